@@ -1,0 +1,163 @@
+"""What a model file is: its kind, its identity, its inputs and outputs, read without running it.
+
+An artifact is an ONNX graph (``.onnx``) or a TensorRT plan (``.plan``). A graph made by this project carries its identity in
+ONNX's ``metadata_props`` under the keys of :data:`KEYS`; any other graph with the right input and output is taken too, and is
+described as foreign.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import ModelError
+
+KEY_PREFIX = "seseg."
+KEYS = (
+    "seseg.network",  # e.g. u-seresnet152
+    "seseg.input_size",  # the side of the square input, in pixels
+    "seseg.resample",  # the filter that makes the input from an image: nearest
+    "seseg.precision",  # fp32, fp16, int8, fp8
+    "seseg.checkpoint_sha256",  # of the Keras file, or "random:SEED"
+    "seseg.versions",  # JSON: the libraries that made it
+)
+
+INPUT_NAME = "image"
+OUTPUT_NAME = "confidence"
+FLOAT_OUTPUT_NAME = "p"
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+ONNX_UINT8 = 2
+
+Kind = Literal["onnx", "plan"]
+Precision = Literal["fp32", "fp16", "int8", "fp8"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A model file and what it says of itself.
+
+    Attributes:
+        path: where it lies.
+        kind: ``onnx`` or ``plan``.
+        sha256: of its bytes, hex.
+        input_size: the side of its square input, in pixels.
+        precision: ``fp32``, ``fp16``, ``int8`` or ``fp8``; ``fp32`` for a foreign graph.
+        metadata: everything under :data:`KEY_PREFIX`, without the prefix.
+        has_float_output: whether the confidence as float32 (``p``) is a graph output.
+        name: what the user called it.
+    """
+
+    path: Path
+    kind: Kind
+    sha256: str
+    input_size: int
+    precision: str
+    metadata: dict[str, str]
+    has_float_output: bool = False
+    name: str = ""
+
+    @property
+    def network(self) -> str:
+        """The network's name, or ``unknown network``."""
+        return self.metadata.get("network", "unknown network")
+
+    def __str__(self) -> str:
+        return f"{self.name or self.path.name} ({self.network}, {self.precision}, sha256 {self.sha256[:12]})"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file's bytes, read in pieces."""
+    with open(path, "rb") as file:
+        hasher = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            hasher.update(piece)
+    return hasher.hexdigest()
+
+
+def load_artifact(path: str | Path, name: str = "") -> Artifact:
+    """Read what a model file says of itself.
+
+    Args:
+        path: an ONNX graph.
+        name: what the user called it, for messages.
+
+    Raises:
+        ModelError: it is not there, is no model of this network, or is a Keras checkpoint (the message names the command that
+            makes a graph of it).
+    """
+    path = Path(path)
+    head = _read_head(path)
+    if head.startswith(HDF5_MAGIC):
+        raise ModelError(
+            f"{path} is a Keras checkpoint (HDF5), not a graph",
+            f"make a graph of it, in a checkout of seseg_trt: python build_engine.py --checkpoint {path} --out models\n"
+            f"  or, to make it the default model as well:    make engine CHECKPOINT={path}",
+        )
+    if not head:
+        raise ModelError(f"{path} is empty", "make it again: python build_engine.py --checkpoint C.hdf5 --out models")
+    return _load_onnx(path, name)
+
+
+def _read_head(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(64)
+    except FileNotFoundError:
+        raise ModelError(f"there is no model file {path}", "give --model the path of an .onnx file, or 'demo'") from None
+    except IsADirectoryError:
+        raise ModelError(f"{path} is a folder, not a model file", "give --model the .onnx file in it") from None
+    except OSError as error:
+        raise ModelError(f"the model file {path} can't be read: {error.strerror}") from error
+
+
+def _load_onnx(path: Path, name: str) -> Artifact:
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError has no stable home
+        raise ModelError(
+            f"{path} is no ONNX graph, or is damaged: {error}",
+            "make it again: python build_engine.py --checkpoint C.hdf5 --out models",
+        ) from error
+    input_size = _check_signature(model.graph, path)
+    metadata = {p.key[len(KEY_PREFIX) :]: p.value for p in model.metadata_props if p.key.startswith(KEY_PREFIX)}
+    return Artifact(
+        path=path,
+        kind="onnx",
+        sha256=sha256_of(path),
+        input_size=input_size,
+        precision=metadata.get("precision", "fp32"),
+        metadata=metadata,
+        has_float_output=any(o.name == FLOAT_OUTPUT_NAME for o in model.graph.output),
+        name=name,
+    )
+
+
+def _check_signature(graph: Any, path: Path) -> int:
+    """Return the input's side; raise if the graph is not ``image`` uint8 [N, S, S, 3] to ``confidence`` uint8 [N, S, S]."""
+
+    def describe(value: Any) -> str:
+        dims = ", ".join(d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
+        return f"{value.name}: type {value.type.tensor_type.elem_type} [{dims}]"
+
+    initializers = {i.name for i in graph.initializer}
+    inputs = [v for v in graph.input if v.name not in initializers]
+    outputs = {v.name: v for v in graph.output}
+    found = "; ".join(describe(v) for v in [*inputs, *graph.output]) or "nothing"
+    wrong = ModelError(
+        f"{path} is not a graph of this network: it has {found}",
+        f"it must have {INPUT_NAME}: uint8 [N, S, S, 3] and {OUTPUT_NAME}: uint8 [N, S, S]; build_engine.py makes such a graph",
+    )
+    if len(inputs) != 1 or inputs[0].name != INPUT_NAME or OUTPUT_NAME not in outputs:
+        raise wrong
+    image, confidence = inputs[0].type.tensor_type, outputs[OUTPUT_NAME].type.tensor_type
+    dims = [d.dim_value for d in image.shape.dim]
+    if image.elem_type != ONNX_UINT8 or confidence.elem_type != ONNX_UINT8:
+        raise wrong
+    if len(dims) != 4 or dims[3] != 3 or dims[1] != dims[2] or dims[1] < 1 or len(confidence.shape.dim) != 3:
+        raise wrong
+    return int(dims[1])

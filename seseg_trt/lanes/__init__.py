@@ -1,0 +1,1 @@
+"""Lanes: decode, infer, composite and encode on one kind of hardware."""
