@@ -1,0 +1,97 @@
+"""OpenVINO on the CPU: the default backend of a machine without a GPU."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME, Artifact
+from ..errors import DeviceError, ModelError
+
+if TYPE_CHECKING:
+    from .base import Confidence, Images
+
+
+class OpenVINOBackend:
+    """A graph compiled for this machine's CPU.
+
+    The batch is fixed at one image: batches gain nothing on a CPU, a fixed shape is planned better, and an image's map then
+    can't depend on its neighbours. ``infer`` may be called from several threads; calls take turns.
+
+    Args:
+        artifact: an ONNX graph.
+        threads: how many cores it may use; None: all.
+        float_output: make ``p`` available through :meth:`infer_with_float`.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, artifact: Artifact, *, threads: int | None = None, float_output: bool = False) -> None:
+        try:
+            import openvino as ov
+        except ImportError as error:
+            raise DeviceError(f"OpenVINO can't be imported: {error}", "pip install openvino") from error
+        self.input_size = artifact.input_size
+        size = artifact.input_size
+        config: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # CPUs with AMX or AVX512-BF16 would otherwise run FP32 graphs in BF16, and the masks would not be the original's.
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+        try:
+            core = ov.Core()
+            model = core.read_model(str(artifact.path))
+            if float_output and not artifact.has_float_output:
+                model.add_outputs(FLOAT_OUTPUT_NAME)
+            model.reshape({INPUT_NAME: [1, size, size, 3]})
+            compiled = core.compile_model(model, "CPU", config)
+        except RuntimeError as error:
+            raise ModelError(
+                f"OpenVINO {ov.__version__.split('-')[0]} can't take {artifact.path}: {_first_line(error)}",
+                "try --backend onnxruntime, or make the graph again with build_engine.py",
+            ) from error
+        self.description = f"OpenVINO {ov.__version__.split('-')[0]} on {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
+        self._request: Any = compiled.create_infer_request()
+        self._output = compiled.output(OUTPUT_NAME)
+        self._float_output = compiled.output(FLOAT_OUTPUT_NAME) if float_output else None
+        self._turn = threading.Lock()
+
+    def infer(self, images: Images) -> Confidence:
+        """Run the network: uint8 [N, S, S, 3] to uint8 [N, S, S]. See :class:`seseg_trt.backends.base.Backend`."""
+        maps = np.empty(images.shape[:3], np.uint8)
+        for image, target in zip(images, maps, strict=True):
+            with self._turn:
+                target[...] = self._run(image)[self._output][0]
+        return maps
+
+    def infer_with_float(self, images: Images) -> tuple[Confidence, npt.NDArray[np.float32]]:
+        """Run the network and return its maps with the confidence itself, float32 [N, S, S] of 0..1."""
+        if self._float_output is None:
+            raise DeviceError("this backend was made without its float output", "make it with float_output=True")
+        maps, floats = np.empty(images.shape[:3], np.uint8), np.empty(images.shape[:3], np.float32)
+        for image, target, float_target in zip(images, maps, floats, strict=True):
+            with self._turn:
+                results = self._run(image)
+                target[...], float_target[...] = results[self._output][0], results[self._float_output][0]
+        return maps, floats
+
+    def _run(self, image: npt.NDArray[np.uint8]) -> Any:
+        try:
+            return self._request.infer({INPUT_NAME: np.ascontiguousarray(image[np.newaxis])}, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise DeviceError(f"OpenVINO failed on an image: {_first_line(error)}") from error
+
+    def close(self) -> None:
+        """Give back the compiled network."""
+        self._request = self._output = self._float_output = None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,95 @@
+"""The CPU lane: Pillow decodes and composites, a CPU backend infers, our PNG encoder writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..codecs import pillow
+from ..codecs.png import encode_png
+from ..errors import BadImage
+from ..masks import reference
+from ..options import DecodeOptions, EncodeOptions, MaskOptions, OutputKind
+from .base import Frame, Source
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+
+
+class CPULane:
+    """Everything on the host. Its steps are independent for each image and safe to run in several threads.
+
+    Args:
+        backend: a backend that takes host arrays; the lane owns it and closes it.
+        masks, decoding, encoding: what the user chose.
+    """
+
+    name = "cpu"
+    batch_size = 1  # larger batches gain nothing on a CPU
+
+    def __init__(self, backend: Backend, masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptions) -> None:
+        self._backend = backend
+        self._masks = masks
+        self._decoding = decoding
+        self._encoding = encoding
+        self.input_size = backend.input_size
+        self.description = backend.description
+
+    def pixels(self, source: Source) -> int:
+        """Return the image's pixel count from its header. See :class:`seseg_trt.lanes.base.Lane`."""
+        return pillow.probe_pixels(source.data)
+
+    def decode(self, batch: Sequence[Source]) -> list[Frame | BadImage]:
+        """Decode each source and sample its network input."""
+        return [self._decode(source) for source in batch]
+
+    def _decode(self, source: Source) -> Frame | BadImage:
+        try:
+            decoded = pillow.decode(source.data, self._decoding)
+        except BadImage as bad:
+            return bad
+        network_input = reference.sample_nearest(decoded.image, self.input_size)
+        return Frame(source.identity, decoded.width, decoded.height, "pillow", decoded.image, network_input)
+
+    def infer(self, batch: Sequence[Frame]) -> None:
+        """Run the network on the batch's inputs."""
+        maps = self._backend.infer(np.stack([frame.network_input for frame in batch]))
+        for frame, confidence in zip(batch, maps, strict=True):
+            frame.confidence = confidence
+            frame.network_input = None
+
+    def composite(self, batch: Sequence[Frame]) -> None:
+        """Make each frame's outputs at the size of its image."""
+        for frame in batch:
+            assert frame.confidence is not None
+            if self._masks.outputs:
+                mask = reference.resize_map(frame.confidence, frame.width, frame.height)
+                mask = reference.apply_threshold(mask, self._masks.threshold)
+                for kind in self._masks.outputs:
+                    frame.rendered[kind] = reference.composite(frame.image, mask, kind, self._masks, frame.identity)
+            frame.image = None
+
+    def encode(self, batch: Sequence[Frame]) -> list[Mapping[OutputKind, bytes] | BadImage]:
+        """Encode each frame's outputs: masks always as PNG, the others as the user chose."""
+        return [self._encode(frame) for frame in batch]
+
+    def _encode(self, frame: Frame) -> Mapping[OutputKind, bytes] | BadImage:
+        encoded: dict[OutputKind, bytes] = {}
+        try:
+            while frame.rendered:
+                kind, pixels = frame.rendered.popitem()
+                if kind == "mask" or self._encoding.format == "png":
+                    encoded[kind] = encode_png(pixels)
+                else:
+                    from PIL import Image
+
+                    encoded[kind] = pillow.encode_lossy(Image.fromarray(pixels), self._encoding)
+        except BadImage as bad:
+            return bad
+        return encoded
+
+    def close(self) -> None:
+        """Close the backend."""
+        self._backend.close()
