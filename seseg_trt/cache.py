@@ -89,7 +89,9 @@ def _entry(name: str, precision: str) -> Artifact:
     folder = home() / "models" / name
     path = folder / ("model.onnx" if precision == "fp32" else f"model.{precision}.onnx")
     if not path.is_file():
-        raise ModelError(f"the cache's entry {name!r} has no {precision} graph ({path.name})", "make engine CHECKPOINT=... makes the entry anew")
+        raise ModelError(
+            f"the cache's entry {name!r} has no {precision} graph ({path.name})", "make engine CHECKPOINT=... makes the entry anew"
+        )
     return load_artifact(path, name)
 
 

@@ -63,9 +63,7 @@ def _import_pycuda() -> Any:
     except ModuleNotFoundError as error:
         raise DeviceError("pycuda is not installed", _INSTALL_EXTRA) from error
     except ImportError as error:
-        raise DeviceError(
-            f"pycuda is installed but can't be loaded: {error}", f"build it again: {_INSTALL_EXTRA}"
-        ) from error
+        raise DeviceError(f"pycuda is installed but can't be loaded: {error}", f"build it again: {_INSTALL_EXTRA}") from error
     return pycuda
 
 
@@ -86,9 +84,7 @@ def open_device(index: int = 0) -> Device:
     """
     gpus = driver_report().gpus
     if not 0 <= index < len(gpus):
-        raise DeviceError(
-            f"there is no GPU {index}: the driver shows {len(gpus)}", "cuda:0 is the first; see CUDA_VISIBLE_DEVICES"
-        )
+        raise DeviceError(f"there is no GPU {index}: the driver shows {len(gpus)}", "cuda:0 is the first; see CUDA_VISIBLE_DEVICES")
     return Device(gpus[index], _import_pycuda(), _import_bindings())
 
 
@@ -118,13 +114,9 @@ class Device:
         try:
             yield
         except self.pycuda.MemoryError as error:
-            raise OutOfDeviceMemory(
-                f"{self.gpu.name} has not enough free memory to {doing}", "use a smaller batch"
-            ) from error
+            raise OutOfDeviceMemory(f"{self.gpu.name} has not enough free memory to {doing}", "use a smaller batch") from error
         except self.pycuda.Error as error:
-            raise DeviceError(
-                f"{self.gpu.name} failed to {doing}: {error}", "nvidia-smi says whether it is healthy"
-            ) from error
+            raise DeviceError(f"{self.gpu.name} failed to {doing}: {error}", "nvidia-smi says whether it is healthy") from error
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -349,9 +341,7 @@ class Function:
             stream: where.
             args: NumPy scalars of the parameter's exact type; an ``int`` or a Buffer is an address.
         """
-        values = [
-            np.uintp(a.address) if isinstance(a, Buffer) else np.uintp(a) if isinstance(a, int) else a for a in args
-        ]
+        values = [np.uintp(a.address) if isinstance(a, Buffer) else np.uintp(a) if isinstance(a, int) else a for a in args]
         with self.device.active(), self.device.mapped(f"launch {self.name}"):
             self._function(*values, grid=_three(grid), block=_three(block), shared=shared, stream=stream.pycuda)
 

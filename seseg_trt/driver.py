@@ -22,9 +22,7 @@ _STUB_LIBRARY = 34
 _DRIVER_MISMATCH = 803
 _CAPABILITY_MAJOR = 75
 _CAPABILITY_MINOR = 76
-_INSTALL_DRIVER = (
-    f"install NVIDIA's driver, {MIN_DRIVER} or later (in a container: start it with --gpus all), or use --device cpu"
-)
+_INSTALL_DRIVER = f"install NVIDIA's driver, {MIN_DRIVER} or later (in a container: start it with --gpus all), or use --device cpu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,13 +94,9 @@ def driver_report() -> DriverReport:
             f"take the toolkit's folder 'stubs' out of LD_LIBRARY_PATH; {_INSTALL_DRIVER}",
         )
     if code == _DRIVER_MISMATCH:
-        raise DeviceError(
-            "the NVIDIA driver's library and its kernel module differ in version", "reboot, or install one driver"
-        )
+        raise DeviceError("the NVIDIA driver's library and its kernel module differ in version", "reboot, or install one driver")
     if code:
-        raise DeviceError(
-            f"the NVIDIA driver does not start (CUDA error {code})", "nvidia-smi says more; or use --device cpu"
-        )
+        raise DeviceError(f"the NVIDIA driver does not start (CUDA error {code})", "nvidia-smi says more; or use --device cpu")
     version = _read_int(library.cuDriverGetVersion)
     cuda, driver = (version // 1000, version % 1000 // 10), _driver_version()
     if cuda < MIN_CUDA:

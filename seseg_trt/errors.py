@@ -63,7 +63,7 @@ class UsageError(SesegError):
     exit_code = 1
 
 
-class BadImage(SesegError):  # noqa: N818 - it is the field's word for the thing, and reads so in `except BadImage`
+class BadImage(SesegError):
     """One image can't be masked: ``reason`` is a stable code, the message a sentence."""
 
     exit_code = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ class RunOptions:
         overwrite: outputs that no journal knows: None refuses, ``skip``, ``redo``.
         durable: flush every output to the disk.
         retry: try all that was quarantined again.
-        max_failures: stop when more inputs than this fail.
+        max_failures: stop when more inputs than this fail; a float is a share of all inputs.
     """
 
     device: str = "auto"
@@ -56,7 +57,7 @@ class RunOptions:
     overwrite: Overwrite | None = None
     durable: bool = False
     retry: bool = False
-    max_failures: int | None = None
+    max_failures: int | float | None = None
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -82,7 +83,13 @@ class Watch:
 
 
 def plan_files(
-    inputs: Sequence[str], output_dir: str, *, masks: MaskOptions, encoding: EncodeOptions, options: RunOptions, listed: Sequence[str] | None = None
+    inputs: Sequence[str],
+    output_dir: str,
+    *,
+    masks: MaskOptions,
+    encoding: EncodeOptions,
+    options: RunOptions,
+    listed: Sequence[str] | None = None,
 ) -> WorkPlan:
     """Find all inputs and name their outputs, without touching anything. See :func:`seseg_trt.run.plan.make_plan`."""
     naming = Naming(masks.outputs, encoding.format, options.keep_suffix)
@@ -127,7 +134,10 @@ def segment_files(
     root = Path(output_dir)
     plan = plan_files([os.fspath(i) for i in inputs], str(root), masks=masks, encoding=encoding, options=options, listed=listed)
     artifact = None if backend is not None else cache.find_model(model)
-    identity = Identity(digest(*_deciding(masks, decoding, encoding)), "backend:" + backend.name if artifact is None and backend else artifact.sha256 if artifact else "")
+    identity = Identity(
+        digest(*_deciding(masks, decoding, encoding)),
+        "backend:" + backend.name if artifact is None and backend else artifact.sha256 if artifact else "",
+    )
     state = Path(options.state_dir) if options.state_dir else root / STATE_NAME
     with RunLock(state):
         journal = Journal(state / "journal.sqlite", durable=options.durable)
@@ -144,7 +154,7 @@ def segment_files(
             lane = CPULane(backend, masks, decoding, encoding)
             startup = time.perf_counter() - begun
             try:
-                stream = Stream(lane, output, journal, plan.naming, _stream_options(options, decoding), watch.committed)
+                stream = Stream(lane, output, journal, plan.naming, _stream_options(options, decoding, plan.inputs), watch.committed)
                 watch.started(stream.stop)
                 result = stream.run(todo.items)
             finally:
@@ -185,14 +195,15 @@ def _deciding(masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptio
     )
 
 
-def _stream_options(options: RunOptions, decoding: DecodeOptions) -> StreamOptions:
+def _stream_options(options: RunOptions, decoding: DecodeOptions, inputs: int) -> StreamOptions:
     cores = len(os.sched_getaffinity(0))
+    limit = options.max_failures
     return StreamOptions(
         workers=options.workers or min(4, cores),
         memory=options.memory,
         # the largest honest file: 16-bit RGBA, uncompressed, with room for its metadata
         max_file_bytes=decoding.max_pixels * 8 + (64 << 20),
-        max_failures=options.max_failures,
+        max_failures=math.floor(limit * inputs) if isinstance(limit, float) else limit,
     )
 
 
@@ -201,5 +212,6 @@ def _write_quarantine(journal: Journal, target: Path, result: StreamResult) -> N
         journal.write_quarantine(target)
     except OSError as error:
         result.stopped = result.stopped or StoppedError(
-            f"{target} can't be written: {error.strerror}", "the journal beside it has the same records: mend the disk and run the same command again"
+            f"{target} can't be written: {error.strerror}",
+            "the journal beside it has the same records: mend the disk and run the same command again",
         )

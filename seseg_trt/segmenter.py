@@ -143,7 +143,8 @@ def _check(images: Sequence[Image] | Image) -> list[Image]:
         array = np.asarray(image)
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
             raise UsageError(
-                f"image {index} is {array.dtype} {list(array.shape)}, not uint8 [H, W, 3]", "convert it: np.asarray(PIL.Image.open(path).convert('RGB'))"
+                f"image {index} is {array.dtype} {list(array.shape)}, not uint8 [H, W, 3]",
+                "convert it: np.asarray(PIL.Image.open(path).convert('RGB'))",
             )
         checked.append(np.ascontiguousarray(array))
     return checked

@@ -60,7 +60,8 @@ class FakeBackend:
 
     def infer(self, images: Images) -> Confidence:
         """Return the mean of the channels, truncated: uint8 [N, S, S]."""
-        return (images.astype(np.uint16).sum(axis=-1) // 3).astype(np.uint8)
+        maps: Confidence = (images.astype(np.uint16).sum(axis=-1) // 3).astype(np.uint8)
+        return maps
 
     def close(self) -> None:
         """Do nothing: it holds nothing."""

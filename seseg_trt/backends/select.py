@@ -75,4 +75,6 @@ def _gpu(artifact: Artifact, backend: BackendName | None, device: str, float_out
         from .onnxruntime import ONNXRuntimeBackend
 
         return ONNXRuntimeBackend(artifact, device=device, float_output=float_output)
-    raise DeviceError(f"{backend or 'TensorRT'} on {device} is not available in this version", "seseg-trt doctor says what this machine can run")
+    raise DeviceError(
+        f"{backend or 'TensorRT'} on {device} is not available in this version", "seseg-trt doctor says what this machine can run"
+    )

@@ -52,11 +52,28 @@ class Threshold(click.ParamType[Any]):
 @click.option("--null", "-0", is_flag=True, help="The list of --files-from is separated by NUL bytes (find -print0).")
 @click.option("--base", type=click.Path(), help="What the outputs' names are relative to.")
 @click.option("--model", help="An .onnx file, a name in the cache, or 'demo'. Default: the cache's default.")
-@click.option(*_both("output_type"), default="se", show_default=True, help="se (the rest covered), nse (the explicit part covered), mask, with commas between.")
+@click.option(
+    *_both("output_type"),
+    default="se",
+    show_default=True,
+    help="se (the rest covered), nse (the explicit part covered), mask, with commas between.",
+)
 @click.option(*_both("mask_color"), default="127,127,127", show_default=True, help="R,G,B, or 'random'.")
-@click.option(*_both("threshold"), type=Threshold(), default=None, help="A pixel is masked over this confidence, in percent. Default: the mask is an opacity.")
+@click.option(
+    *_both("threshold"),
+    type=Threshold(),
+    default=None,
+    help="A pixel is masked over this confidence, in percent. Default: the mask is an opacity.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random colour.")
-@click.option("--format", "image_format", type=click.Choice(["png", "jpg", "webp"]), default="png", show_default=True, help="Of se and nse; a mask is PNG.")
+@click.option(
+    "--format",
+    "image_format",
+    type=click.Choice(["png", "jpg", "webp"]),
+    default="png",
+    show_default=True,
+    help="Of se and nse; a mask is PNG.",
+)
 @click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Of jpg and webp.")
 @click.option("--subsampling", type=click.Choice(["444", "422", "420"]), default="420", show_default=True, help="Of jpg's chroma.")
 @click.option(*_both("keep_suffix"), is_flag=True, help="Keep the input's suffix in the outputs' names: a.jpg_se.png.")
@@ -65,11 +82,21 @@ class Threshold(click.ParamType[Any]):
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N. A named one is a promise.")
 @click.option("--backend", type=click.Choice(["openvino", "onnxruntime", "tensorrt", "rtx"]), help="Force a backend.")
 @click.option("--threads", type=click.IntRange(1), help="Cores for the network on a CPU. Default: all.")
-@click.option("--workers", type=click.IntRange(1), help="Threads each for decoding, compositing, encoding. Default: as many as cores, 4 at most.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Threads each for decoding, compositing, encoding. Default: as many as cores, 4 at most."
+)
 @click.option("--memory", "memory_mib", type=click.IntRange(1), default=1024, show_default=True, help="MiB of images in flight, at most.")
 @click.option("--state", "state_dir", type=click.Path(), help="Keep the run's state here. Default: OUTPUT_DIR/.seseg.")
-@click.option("--on-change", type=click.Choice(["refuse", "redo"]), default="refuse", show_default=True, help="Inputs done before with other options or another model.")
-@click.option("--overwrite", type=click.Choice(["skip", "redo"]), help="Outputs that are there and that no journal knows. Default: refuse to start.")
+@click.option(
+    "--on-change",
+    type=click.Choice(["refuse", "redo"]),
+    default="refuse",
+    show_default=True,
+    help="Inputs done before with other options or another model.",
+)
+@click.option(
+    "--overwrite", type=click.Choice(["skip", "redo"]), help="Outputs that are there and that no journal knows. Default: refuse to start."
+)
 @click.option("--retry-quarantined", is_flag=True, help="Try all quarantined inputs again.")
 @click.option("--durable", is_flag=True, help="Flush every output to the disk: survives a power cut.")
 @click.option("--max-failures", metavar="N|X%", help="Stop when more inputs than this fail.")
@@ -145,7 +172,9 @@ def command(
 
         _print_plan(plan_files(inputs, target, masks=masks, encoding=encoding, options=options, listed=listed), target, as_json)
         return 0
-    summary = _run(inputs, target, listed, model, masks, decoding, encoding, options, max_failures, quiet or as_json and not sys.stderr.isatty())
+    summary = _run(
+        inputs, target, listed, model, masks, decoding, encoding, options, max_failures, quiet or (as_json and not sys.stderr.isatty())
+    )
     if as_json:
         click.echo(json.dumps(summary.as_dict()))
     elif not quiet:
@@ -256,7 +285,9 @@ def _failures(text: str | None) -> int | float | None:
 
 def _print_plan(plan: WorkPlan, target: str, as_json: bool) -> None:
     if as_json:
-        items = [{"input": item.source, "outputs": [f"{target}/{name}" for name in plan.naming.names(item.path).values()]} for item in plan.items]
+        items = [
+            {"input": item.source, "outputs": [f"{target}/{name}" for name in plan.naming.names(item.path).values()]} for item in plan.items
+        ]
         refused = [{"input": item.source, "reason": reason, "message": message} for item, reason, message in plan.refused]
         click.echo(json.dumps({"inputs": plan.inputs, "items": items, "refused": refused, "ignored": plan.ignored}))
         return
@@ -264,11 +295,12 @@ def _print_plan(plan: WorkPlan, target: str, as_json: bool) -> None:
         click.echo(f"{_show(item.source)} -> {', '.join(_show(f'{target}/{name}') for name in plan.naming.names(item.path).values())}")
     for item, reason, message in plan.refused:
         click.echo(f"{_show(item.source)} -> quarantine: {reason}: {message}")
-    click.echo(f"{plan.inputs} inputs: {len(plan.items)} to mask, {plan.ignored} skipped for their names, {len(plan.refused)} quarantined", err=True)
+    click.echo(
+        f"{plan.inputs} inputs: {len(plan.items)} to mask, {plan.ignored} skipped for their names, {len(plan.refused)} quarantined",
+        err=True,
+    )
 
 
 def _show(path: str) -> str:
     """Return a path that prints on one line whatever bytes it has."""
     return path if path.isprintable() else repr(path)
-
-

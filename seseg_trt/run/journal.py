@@ -105,7 +105,9 @@ class Journal:
         except sqlite3.DatabaseError as error:
             raise _map(error, path) from error
         except OSError as error:
-            raise StoppedError(f"the run's state can't be kept in {path.parent}: {error.strerror}", "give --state a folder that can be written") from error
+            raise StoppedError(
+                f"the run's state can't be kept in {path.parent}: {error.strerror}", "give --state a folder that can be written"
+            ) from error
         if int(found) > FORMAT:
             self._db.close()
             raise UsageError(f"{path} was written by a newer seseg_trt (format {found})", "use that version, or another --state folder")
@@ -149,8 +151,9 @@ class Journal:
         temporary = target.with_name(target.name + ".tmp")
         count = 0
         with open(temporary, "w", encoding="utf-8") as file:
-            for count, row in enumerate(self.rows("quarantined"), 1):
+            for row in self.rows("quarantined"):
                 file.write(json.dumps(quarantine_record(row)) + "\n")
+                count += 1
         os.replace(temporary, target)
         return count
 
@@ -187,5 +190,10 @@ def _row(found: tuple[object, ...]) -> Row:
 def _map(error: sqlite3.DatabaseError, path: Path) -> UsageError | StoppedError:
     text = str(error)
     if "not a database" in text or "malformed" in text:
-        return UsageError(f"{path} is no journal, or is damaged: {text}", "move it away to begin anew: then --overwrite skip or redo decides about outputs that are there")
-    return StoppedError(f"the journal {path} can't be written: {text}", "free space or mend the folder's permissions, then run the same command again")
+        return UsageError(
+            f"{path} is no journal, or is damaged: {text}",
+            "move it away to begin anew: then --overwrite skip or redo decides about outputs that are there",
+        )
+    return StoppedError(
+        f"the journal {path} can't be written: {text}", "free space or mend the folder's permissions, then run the same command again"
+    )

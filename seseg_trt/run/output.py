@@ -105,7 +105,7 @@ class RunLock:
     def __init__(self, state_dir: Path) -> None:
         try:
             state_dir.mkdir(parents=True, exist_ok=True)
-            self._file = open(state_dir / "lock", "a+", encoding="utf-8")
+            self._file = open(state_dir / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - it is held as long as the lock is
         except OSError as error:
             raise _stopped(state_dir, error) from error
         try:
@@ -126,5 +126,6 @@ class RunLock:
 def _stopped(root: Path, error: OSError) -> StoppedError:
     what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
     return StoppedError(
-        f"the output folder {root} can't be written: {what}", "mend that and run the same command again: what is done stays done, nothing else is taken for done"
+        f"the output folder {root} can't be written: {what}",
+        "mend that and run the same command again: what is done stays done, nothing else is taken for done",
     )

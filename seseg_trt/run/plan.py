@@ -90,7 +90,9 @@ def make_plan(
     real_output = os.path.realpath(output_dir)
     for argument in inputs:
         if os.path.isdir(argument) and os.path.realpath(argument) == real_output:
-            raise UsageError(f"the output folder is the input folder: {argument}", "choose another output folder; it may lie inside the input folder")
+            raise UsageError(
+                f"the output folder is the input folder: {argument}", "choose another output folder; it may lie inside the input folder"
+            )
     scan = Scan({real_output, os.path.realpath(state_dir or output_dir)}, base)
     for argument in inputs:
         scan.add(argument)

@@ -120,7 +120,8 @@ class Summary:
         """Return the summary for people, a line each."""
         rate = f", {self.rate:.1f} images/s ({self.megapixels / self.seconds:.1f} MP/s)" if self.done and self.seconds else ""
         lines = [
-            f"{self.inputs} inputs = {self.done} done + {self.skipped} skipped + {self.quarantined} quarantined" + (f" + {self.left} left" if self.left else ""),
+            f"{self.inputs} inputs = {self.done} done + {self.skipped} skipped + {self.quarantined} quarantined"
+            + (f" + {self.left} left" if self.left else ""),
             f"{self.seconds:.1f} s{rate}; start-up {self.startup_seconds:.1f} s; {self.device}",
             f"model: {self.model}",
         ]

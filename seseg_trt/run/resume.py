@@ -17,7 +17,9 @@ from .scan import WorkItem
 OnChange = Literal["refuse", "redo"]
 Overwrite = Literal["skip", "redo"]
 
-WORTH_ANOTHER_TRY: frozenset[ReasonCode] = frozenset({"unreadable", "missing", "link_loop", "changed", "collision", "engine_error", "encode_error", "timeout"})
+WORTH_ANOTHER_TRY: frozenset[ReasonCode] = frozenset(
+    {"unreadable", "missing", "link_loop", "changed", "collision", "engine_error", "encode_error", "timeout"}
+)
 """Reasons that lie outside the file's bytes, and so may be gone the next time."""
 
 
@@ -100,7 +102,9 @@ def find_todo(
     return todo
 
 
-def _is_settled(row: Row, item: WorkItem, wanted: list[str], output_dir: Path, identity: Identity, on_change: OnChange, retry: bool) -> bool:
+def _is_settled(
+    row: Row, item: WorkItem, wanted: list[str], output_dir: Path, identity: Identity, on_change: OnChange, retry: bool
+) -> bool:
     if row.state == "pending":
         return False
     unchanged = _is_unchanged(row, item)
@@ -110,7 +114,11 @@ def _is_settled(row: Row, item: WorkItem, wanted: list[str], output_dir: Path, i
         return all(os.path.lexists(output_dir / name) for name in wanted)
     if (row.options, row.artifact) != (identity.options, identity.artifact):
         if on_change == "refuse":
-            what = "another model" if row.artifact != identity.artifact else "other options (threshold, colour, seed, format, decoder, orientation)"
+            what = (
+                "another model"
+                if row.artifact != identity.artifact
+                else "other options (threshold, colour, seed, format, decoder, orientation)"
+            )
             raise UsageError(
                 f"{item.source} was masked into {output_dir} with {what}",
                 "choose another output folder, or --on-change redo to make such outputs again",
@@ -151,7 +159,9 @@ def _again(row: Row, item: WorkItem, wanted: list[str], identity: Identity) -> R
     """Return a pending row that remembers the outputs made before: they stay known as ours, but only those that still hold as made."""
     fresh = _new_row(item, identity, wanted)
     still_hold = (row.options, row.artifact) == (identity.options, identity.artifact) and _is_unchanged(row, item)
-    others: dict[str, tuple[str, int] | None] = {name: made if still_hold else None for name, made in row.outputs.items() if name not in wanted}
+    others: dict[str, tuple[str, int] | None] = {
+        name: made if still_hold else None for name, made in row.outputs.items() if name not in wanted
+    }
     fresh.outputs = {**others, **fresh.outputs}
     fresh.attempt = row.attempt
     return fresh

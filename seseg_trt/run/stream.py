@@ -170,7 +170,12 @@ class Stream:
     def _check_failures(self, result: StreamResult) -> None:
         limit = self._options.max_failures
         if limit is not None and result.quarantined > limit and self._stopped is None:
-            self._give_up(StoppedError(f"{result.quarantined} inputs failed, more than --max-failures {limit}", "see quarantine.jsonl; the same command goes on"))
+            self._give_up(
+                StoppedError(
+                    f"{result.quarantined} inputs failed, more than --max-failures {limit}",
+                    "see quarantine.jsonl; the same command goes on",
+                )
+            )
 
     def _give_up(self, error: SesegError) -> None:
         self._stopped = self._stopped or error
@@ -201,7 +206,9 @@ class Stream:
             before = os.fstat(file.fileno())
             row.size, row.mtime_ns = before.st_size, before.st_mtime_ns
             if before.st_size > self._options.max_file_bytes:
-                raise BadImage("too_large", f"the file has {before.st_size} bytes, and --max-pixels admits none over {self._options.max_file_bytes}")
+                raise BadImage(
+                    "too_large", f"the file has {before.st_size} bytes, and --max-pixels admits none over {self._options.max_file_bytes}"
+                )
             data = file.read(before.st_size + 1)
             after = os.fstat(file.fileno())
         if len(data) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
@@ -231,7 +238,9 @@ class Stream:
             self._engine_failures += 1
             if self._engine_failures >= ENGINE_FAILURES_IN_A_ROW:
                 self._give_up(
-                    error if isinstance(error, SesegError) else DeviceError(f"the network failed {self._engine_failures} times in a row: {_sentence(error)}")
+                    error
+                    if isinstance(error, SesegError)
+                    else DeviceError(f"the network failed {self._engine_failures} times in a row: {_sentence(error)}")
                 )
 
     def _composite(self, batch: list[Job]) -> None:
