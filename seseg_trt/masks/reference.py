@@ -1,0 +1,193 @@
+"""From a confidence map to masks and masked images, on the CPU: the reference that every other lane must match byte for byte.
+
+The semantics are the original program's (Pillow 5.4.1), written so that any Pillow from 11 on gives its bytes. Step by step:
+
+1. :func:`sample_nearest` makes the network's input.
+2. :func:`resize_map` brings the confidence map to the image's size.
+3. :func:`apply_threshold` makes a two-level mask of it, or leaves it an opacity map.
+4. :func:`composite` covers the image with the mask colour.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..options import MaskOptions, OutputKind
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+
+RANDOM_COLOR_DOMAIN = b"seseg_trt random colour 1"
+"""What the key of the random colour begins with, so that no other use of SHA-256 gives the same key."""
+
+
+@functools.lru_cache(maxsize=1024)
+def nearest_index(source: int, target: int) -> npt.NDArray[np.int64]:
+    """Return which of ``source`` pixels Pillow 5's NEAREST takes for each of ``target`` pixels.
+
+    Pillow (``ImagingScaleAffine`` in Geometry.c) adds the scale up in double, and the rounding of that sum decides ties, so a
+    closed form ``int((k + 0.5) * source / target)`` is wrong at some sizes.
+
+    Args:
+        source: the image's width or height, at least 1.
+        target: the width or height to make, at least 1.
+
+    Returns:
+        int64 [target], each within 0..source - 1; read-only, because it is shared between callers.
+    """
+    scale = source / target
+    steps = np.full(target, scale)
+    steps[0] = scale * 0.5
+    # cumsum adds one after the other (np.sum's pairwise order would round differently)
+    index = np.cumsum(steps).astype(np.int64)
+    index.flags.writeable = False
+    return index
+
+
+@functools.lru_cache(maxsize=1024)
+def _pillow_agrees(source: int, target: int) -> bool:
+    """Whether the installed Pillow's NEAREST takes the pixels of :func:`nearest_index` along one axis."""
+    from PIL import Image
+
+    row = Image.fromarray(np.arange(source, dtype=np.int32)[np.newaxis])
+    taken = np.asarray(row.resize((target, 1), Image.Resampling.NEAREST))[0]
+    return bool(np.array_equal(taken, nearest_index(source, target)))
+
+
+def sample_nearest(rgb: Pixels | Image.Image, size: int) -> Pixels:
+    """Make the network's input: ``size`` x ``size`` pixels of the image, taken as Pillow 5's NEAREST takes them.
+
+    Args:
+        rgb: uint8 [H, W, 3], or an RGB image, which spares the copy into an array.
+        size: the side of the network's input, in pixels.
+
+    Returns:
+        uint8 [size, size, 3]; it may be read-only.
+    """
+    if isinstance(rgb, np.ndarray):
+        rows, columns = nearest_index(rgb.shape[0], size), nearest_index(rgb.shape[1], size)
+        return rgb[rows[:, np.newaxis], columns]
+    from PIL import Image
+
+    if _pillow_agrees(rgb.width, size) and _pillow_agrees(rgb.height, size):
+        return np.asarray(rgb.resize((size, size), Image.Resampling.NEAREST))
+    return sample_nearest(np.asarray(rgb), size)
+
+
+def resize_map(confidence: Pixels, width: int, height: int) -> Pixels:
+    """Bring a confidence map to the image's size by Pillow's BICUBIC, the horizontal pass first.
+
+    Pillow 5 always takes the horizontal pass first and rounds to uint8 between the passes; newer ones choose the order by the
+    sizes, which changes bytes. Two calls, one an axis, leave them no choice.
+
+    Args:
+        confidence: uint8 [S, S].
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+
+    Returns:
+        uint8 [height, width]; it may be read-only.
+    """
+    from PIL import Image
+
+    bicubic = Image.Resampling.BICUBIC
+    source = Image.fromarray(confidence)
+    return np.asarray(source.resize((width, source.height), bicubic).resize((width, height), bicubic))
+
+
+def apply_threshold(mask: Pixels, threshold: int | None) -> Pixels:
+    """Make a two-level mask of an opacity map: 255 where ``m > 255 * threshold / 100``, else 0.
+
+    It is computed in integers, ``100 m > 255 threshold``. The original compares with ``255*(t/100)`` in NumPy 1.16, which
+    works in double there; for each threshold of 0 to 100 and each level both give the same.
+
+    Args:
+        mask: uint8 [H, W].
+        threshold: 0..100, a percentage; None leaves the mask as it is.
+
+    Returns:
+        uint8 [H, W]; ``mask`` itself where the threshold is None.
+    """
+    if threshold is None:
+        return mask
+    marked = mask > np.uint8(255 * threshold // 100)
+    return np.negative(marked.view(np.uint8))
+
+
+def random_color(width: int, height: int, seed: int, identity: bytes, kind: OutputKind) -> Pixels:
+    """Return the random mask colour of one output: each pixel and channel uniform over 0..255.
+
+    It depends on nothing but its arguments, so that a resumed run, another device and another order of work give the same
+    bytes. The generator is Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011):
+
+    - key: the first 16 bytes of SHA-256 over :data:`RANDOM_COLOR_DOMAIN`, a zero byte, the seed in decimal, a zero byte,
+      the output kind, a zero byte, and the identity to its end. Taken as two little-endian 64-bit words, key0 and key1.
+    - counter: four 64-bit words. Block b = 0, 1, 2... has the counter (b + 1, 0, 0, 0): NumPy counts before it draws.
+    - stream: the four output words of each block in turn, each little-endian, so block b makes bytes 32 b to 32 b + 31.
+    - image: byte i of the stream is byte i of the image, row-major, RGB interleaved.
+
+    Args:
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        seed: what the user chose.
+        identity: the input's relative path (``os.fsencode``, separated by ``/``).
+        kind: the output it is for; ``se`` and ``nse`` differ.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    text = b"\0".join((RANDOM_COLOR_DOMAIN, str(seed).encode(), kind.encode(), identity))
+    key = np.frombuffer(hashlib.sha256(text).digest()[:16], dtype="<u8").astype(np.uint64)
+    count = width * height * 3
+    words = np.random.Philox(key=key).random_raw(-(-count // 8))
+    stream = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
+    return stream[:count].reshape(height, width, 3)
+
+
+def composite_image(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskOptions, identity: bytes) -> Image.Image:
+    """Make one output as an image, which spares a copy where a lossy encoder takes it.
+
+    Args and meaning are those of :func:`composite`; the image is of mode L for ``mask``, and RGB otherwise.
+    """
+    from PIL import Image
+
+    if kind == "mask":
+        return Image.fromarray(mask)
+    # For uint8, ~m is 255 - m.
+    cover = Image.fromarray(mask if kind == "nse" else np.invert(mask))
+    covered = image.copy()
+    if options.color == "random":
+        color = random_color(image.width, image.height, options.seed, identity, kind)
+        covered.paste(Image.fromarray(color), (0, 0), cover)
+    else:
+        covered.paste(options.color, (0, 0), cover)
+    return covered
+
+
+def composite(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskOptions, identity: bytes) -> Pixels:
+    """Make one output: the mask itself, or the image with the mask colour over a part of it.
+
+    Pillow's paste blends each byte as ``a = image * (255 - m) + color * m + 128; out = ((a >> 8) + a) >> 8``.
+
+    Args:
+        image: RGB; it is not changed.
+        mask: uint8 [H, W] of the image's size, from :func:`apply_threshold`.
+        kind: ``mask`` is the mask; ``nse`` covers what is marked; ``se`` covers all else.
+        options: the colour, and the seed of a random one.
+        identity: the input's relative path (``os.fsencode``, separated by ``/``), which keys the random colour.
+
+    Returns:
+        uint8 [H, W] for ``mask``, else uint8 [H, W, 3]; it may be read-only, and for ``mask`` it is ``mask`` itself.
+    """
+    if mask.shape != (image.height, image.width):
+        raise ValueError(f"the mask is {mask.shape}, the image (height, width) {(image.height, image.width)}")
+    if kind == "mask":
+        return mask
+    return np.asarray(composite_image(image, mask, kind, options, identity))
