@@ -23,6 +23,7 @@ from .run.stream import Stream, StreamOptions, StreamResult
 
 if TYPE_CHECKING:
     from .backends.base import Backend
+    from .lanes.base import Lane
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,21 +146,23 @@ def segment_files(
             todo = find_todo(plan, journal, root, identity, on_change=options.on_change, overwrite=options.overwrite, retry=options.retry)
             journal.put(plan_rows(plan, identity, time.time()))
             watch.planned(plan, todo)
-            if backend is None:
-                assert artifact is not None
-                backend = create_backend(artifact, backend=options.backend, device=options.device, threads=options.threads)
-            output = OutputFolder(root, durable=options.durable)
-            from .lanes.cpu import CPULane
-
-            lane = CPULane(backend, masks, decoding, encoding)
+            result, description = StreamResult(), "nothing to do"
             startup = time.perf_counter() - begun
-            try:
-                stream = Stream(lane, output, journal, plan.naming, _stream_options(options, decoding, plan.inputs), watch.committed)
-                watch.started(stream.stop)
-                result = stream.run(todo.items)
-            finally:
-                lane.close()
-                output.close()
+            if todo.items:
+                if backend is None:
+                    assert artifact is not None
+                    backend = create_backend(artifact, backend=options.backend, device=options.device, threads=options.threads)
+                output = OutputFolder(root, durable=options.durable)
+                lane = _make_lane(backend, masks, decoding, encoding)
+                description = lane.description
+                startup = time.perf_counter() - begun
+                try:
+                    stream = Stream(lane, output, journal, plan.naming, _stream_options(options, decoding, plan.inputs), watch.committed)
+                    watch.started(stream.stop)
+                    result = stream.run(todo.items)
+                finally:
+                    lane.close()
+                    output.close()
             _write_quarantine(journal, state / "quarantine.jsonl", result)
         finally:
             journal.close()
@@ -174,13 +177,19 @@ def segment_files(
         decoded_by=result.decoded_by,
         megapixels=result.pixels / 1e6,
         stages=tuple(result.stages),
-        device=lane.description,
-        model=str(artifact or backend.name),
+        device=description,
+        model=str(artifact or (backend.name if backend else "")),
         model_sha256=artifact.sha256 if artifact else "",
         output_dir=root,
         state_dir=state,
         stopped=result.stopped,
     )
+
+
+def _make_lane(backend: Backend, masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptions) -> Lane:
+    from .lanes.cpu import CPULane
+
+    return CPULane(backend, masks, decoding, encoding)
 
 
 def _deciding(masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptions) -> tuple[MaskOptions, DecodeOptions, EncodeOptions]:

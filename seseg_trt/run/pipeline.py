@@ -193,7 +193,8 @@ class Pipeline(Generic[Job]):
                 report.starved += waited - start
                 report.busy += worked - waited
                 report.blocked += done - worked
-                report.queue_peak = max(report.queue_peak, source.qsize() + len(batch))
+                if batch:
+                    report.queue_peak = max(report.queue_peak, source.qsize() + len(batch))
         with self._lock:
             self._running[index] -= 1
             last = self._running[index] == 0
