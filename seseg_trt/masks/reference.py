@@ -121,6 +121,13 @@ def apply_threshold(mask: Pixels, threshold: int | None) -> Pixels:
     return np.negative(marked.view(np.uint8))
 
 
+def random_key(seed: int, identity: bytes, kind: OutputKind) -> tuple[int, int]:
+    """Return the two 64-bit words of Philox's key for one output's random colour; see :func:`random_color`."""
+    text = b"\0".join((RANDOM_COLOR_DOMAIN, str(seed).encode(), kind.encode(), identity))
+    digest = hashlib.sha256(text).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
+
+
 def random_color(width: int, height: int, seed: int, identity: bytes, kind: OutputKind) -> Pixels:
     """Return the random mask colour of one output: each pixel and channel uniform over 0..255.
 
@@ -143,8 +150,7 @@ def random_color(width: int, height: int, seed: int, identity: bytes, kind: Outp
     Returns:
         uint8 [height, width, 3].
     """
-    text = b"\0".join((RANDOM_COLOR_DOMAIN, str(seed).encode(), kind.encode(), identity))
-    key = np.frombuffer(hashlib.sha256(text).digest()[:16], dtype="<u8").astype(np.uint64)
+    key = np.array(random_key(seed, identity, kind), dtype=np.uint64)
     count = width * height * 3
     words = np.random.Philox(key=key).random_raw(-(-count // 8))
     stream = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
