@@ -13,6 +13,7 @@ from .errors import SesegError, UsageError
 
 VERBS = {
     "segment": "Mask images: files, folders, globs or a list.",
+    "demo": "Try the program on the pictures that ship with it.",
     "doctor": "Say what this machine can run, and what mends the rest.",
     "fetch": "Bring the original checkpoint from its published address.",
 }

@@ -115,6 +115,7 @@ def _transfer(url: str, part: Path, progress: Callable[[int, int | None], None])
                     "run the same command again: it goes on from there",
                 )
     except urllib.error.HTTPError as error:
+        error.close()  # it holds the connection
         if error.code == 416 and have:  # everything is there already: the last try was cut off after its last byte
             return
         raise DeviceError(

@@ -1,0 +1,59 @@
+# make demo     masks the shipped pictures and says where to look      make test   runs the tests
+# Both make their own environment in $(VENV). EXTRAS=dev,engine,... installs more, and more of the tests then run.
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= dev
+BIN := $(VENV)/bin
+ALL_EXTRAS := dev,engine,dali,rtx,ort,scale
+comma := ,
+
+.PHONY: demo test check lint types engine bench bench-quick soak kernels gpu-check clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+# A stamp for each set of extras: pip runs again only when pyproject.toml or the set changes.
+$(VENV)/.installed-%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(if $(filter core,$*),,[$*])'
+	touch $@
+
+CORE := $(VENV)/.installed-core
+TEST := $(VENV)/.installed-$(EXTRAS)
+
+demo: $(CORE)
+	$(BIN)/seseg-trt demo demo-output
+
+test: $(TEST)
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" tests
+
+# Style, types and the tests that need every extra.
+check: EXTRAS := $(ALL_EXTRAS)
+check: lint types
+	SESEG_REQUIRE_EXTRAS=1 $(MAKE) test EXTRAS=$(ALL_EXTRAS)
+
+lint: $(VENV)/.installed-$(ALL_EXTRAS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-$(ALL_EXTRAS)
+	$(BIN)/mypy
+
+# make engine CHECKPOINT=checkpoint.hdf5: its graph becomes the cache's default model.
+NAME ?= original
+engine: $(VENV)/.installed-engine
+	@test -n "$(CHECKPOINT)" || { echo "usage: make engine CHECKPOINT=checkpoint.hdf5 [NAME=original]"; exit 1; }
+	$(BIN)/python build_engine.py --checkpoint "$(CHECKPOINT)" --out "models/$(NAME)" --store "$(NAME)"
+
+bench: $(VENV)/.installed-$(ALL_EXTRAS)
+	$(BIN)/python -m benchmarks
+
+kernels:
+	$(BIN)/python -m seseg_trt.masks.kernels
+
+soak: $(VENV)/.installed-$(ALL_EXTRAS)
+	$(BIN)/python -m pytest -q -m slow tests
+
+clean:
+	rm -rf .venv .venv-* demo-output models build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
