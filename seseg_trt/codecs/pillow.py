@@ -50,8 +50,8 @@ ORIENTATION_TAG = 274
 JPEG_MAX_SIDE = 65_535
 WEBP_MAX_SIDE = 16_383
 SUBSAMPLING = {"444": "4:4:4", "422": "4:2:2", "420": "4:2:0"}
-WEBP_METHOD = 1
-"""libwebp's effort, 0 to 6: on photographs 1 takes a third of the default's time and adds 6% to the file."""
+WEBP_METHOD = 2
+"""libwebp's effort, 0 to 6: on a photograph, 2 takes half of the time of the default (4) and adds 5% to the file."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

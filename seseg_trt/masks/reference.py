@@ -168,13 +168,24 @@ def composite_image(image: Image.Image, mask: Pixels, kind: OutputKind, options:
         return Image.fromarray(mask)
     # For uint8, ~m is 255 - m.
     cover = Image.fromarray(mask if kind == "nse" else np.invert(mask))
+    if _is_two_level(mask):
+        # Nothing is blended then, and Pillow covers twice as fast where it knows.
+        cover = cover.convert("1", dither=Image.Dither.NONE)
     covered = image.copy()
     if options.color == "random":
-        color = random_color(image.width, image.height, options.seed, identity, kind)
-        covered.paste(Image.fromarray(color), (0, 0), cover)
-    else:
+        color = Image.fromarray(random_color(image.width, image.height, options.seed, identity, kind))
+        covered.paste(color, (0, 0), cover)
+    elif cover.mode == "1":
         covered.paste(options.color, (0, 0), cover)
+    else:
+        # Pillow blends the same bytes from an image of one colour as from the colour, in half of the time.
+        covered.paste(Image.new("RGB", image.size, options.color), (0, 0), cover)
     return covered
+
+
+def _is_two_level(mask: Pixels) -> bool:
+    """Whether each byte is 0 or 255, of which alone the sum with 1 is at most 1, modulo 256."""
+    return not bool(np.any(mask + np.uint8(1) > 1))
 
 
 def composite(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskOptions, identity: bytes) -> Pixels:
