@@ -115,6 +115,31 @@ def probe_pixels(data: bytes) -> int:
     return max(0, width) * max(0, height)
 
 
+def probe_size(data: bytes, options: DecodeOptions) -> tuple[int, int]:
+    """Return the (width, height) that :func:`decode` will give, read from the header.
+
+    A PNG may keep its orientation behind its pixels; it is then not known here.
+
+    Raises:
+        BadImage: as :func:`decode`, for what a header can show.
+    """
+    if not data:
+        raise BadImage("empty", "the file has 0 bytes")
+    with _SILENCE:
+        source_format, image = _open(data)
+        _check_size(image.size, options)
+        try:
+            already, own = 1, _exif_orientation(image.info.get("exif"))
+            if source_format == "TIFF":
+                already = own = _tiff_orientation_to_come(image)
+        except Exception as error:
+            raise _explained(error, data, source_format) from error
+    wanted = own if options.exif_orientation else 1
+    width, height = image.size
+    # orientations 5 to 8 lay an image on its side
+    return (height, width) if (wanted >= 5) != (already >= 5) else (width, height)
+
+
 def encode_lossy(image: Image.Image, options: EncodeOptions) -> bytes:
     """Encode an image as JPEG or WebP, without any metadata.
 
