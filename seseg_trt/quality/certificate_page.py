@@ -92,7 +92,7 @@ def certificate_page(certificate: Certificate, comparison: Comparison, *, blur: 
         "<h1>Certificate of masks</h1>",
         f"<p>{page.text(subjects)}</p>",
         f'<p><span class="verdict {style}">{verdict}</span> {page.text("; ".join(certificate.failures()))}</p>',
-        page.table((), certificate_rows(certificate)),
+        page.facts(certificate_rows(certificate)),
         *_worst(comparison, blur=blur),
         *_undecodable(comparison.undecodable),
     ]

@@ -19,6 +19,7 @@ table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabula
 th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
 th { font-weight: 600; } td.number, th.number { text-align: right; }
 code { font: .92em ui-monospace, monospace; overflow-wrap: anywhere; }
+.facts th { font-weight: 400; opacity: .8; white-space: nowrap; }
 .verdict { display: inline-block; padding: .15rem .6rem; border-radius: .3rem; color: #fff; font-weight: 600; }
 .passed { background: #16794a; } .failed { background: #b3261e; }
 .case { border-top: 1px solid var(--line); padding: .8rem 0 1rem; }
@@ -44,6 +45,12 @@ def document(title: str, body: Iterable[str]) -> str:
 def text(value: object) -> str:
     """Return anything as HTML text; names that are not UTF-8 are shown with their odd bytes as escapes."""
     return escape(str(value).encode("utf-8", "backslashreplace").decode())
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """Return a table of what and value."""
+    body = "".join(f"<tr><th>{text(what)}</th><td>{text(value)}</td></tr>" for what, value in rows)
+    return f'<table class="facts"><tbody>{body}</tbody></table>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: bool = False) -> str:
