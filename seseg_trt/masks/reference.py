@@ -32,8 +32,9 @@ RANDOM_COLOR_DOMAIN = b"seseg_trt random colour 1"
 def nearest_index(source: int, target: int) -> npt.NDArray[np.int64]:
     """Return which of ``source`` pixels Pillow 5's NEAREST takes for each of ``target`` pixels.
 
-    Pillow (``ImagingScaleAffine`` in Geometry.c) adds the scale up in double, and the rounding of that sum decides ties, so a
-    closed form ``int((k + 0.5) * source / target)`` is wrong at some sizes.
+    Pillow (``ImagingScaleAffine`` in Geometry.c) adds the scale up in double, and the rounding of that sum decides ties. Where
+    ``target`` is a power of two, as 256 is, nothing is rounded and the index is ``(2 k + 1) * source // (2 * target)``; at other
+    sizes no closed form gives it.
 
     Args:
         source: the image's width or height, at least 1.
