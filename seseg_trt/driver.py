@@ -119,8 +119,8 @@ def _gpu(library: Any, index: int) -> Gpu:
 
 def parse_device(device: str) -> int:
     """Return the index in ``cuda`` or ``cuda:N``; raise DeviceError for any other name."""
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or not (index or "0").isdigit():
+    kind, colon, index = device.partition(":")
+    if kind != "cuda" or (colon and not index.isdigit()):
         raise DeviceError(f"{device!r} names no CUDA device", "write cuda or cuda:N")
     return int(index or "0")
 

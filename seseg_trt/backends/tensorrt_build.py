@@ -133,7 +133,7 @@ def serialize(graph: Path, options: BuildOptions, input_size: int, progress: Pro
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
         if not parser.parse_from_file(str(graph)):
-            reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+            reasons = [_fault(parser.get_error(i)) for i in range(parser.num_errors)]
             raise ModelError(
                 _with_messages(f"{flavour.title} {trt.__version__} can't read {graph}", reasons or said),
                 "build_engine.py makes graphs that it reads",
@@ -155,11 +155,15 @@ def serialize(graph: Path, options: BuildOptions, input_size: int, progress: Pro
         if plan is None:
             raise DeviceError(
                 _with_messages(f"{flavour.title} {trt.__version__} built no plan from {graph}", said),
-                "a smaller --batch or --workspace needs less memory; -v shows all that it said",
+                "a smaller --batch or --workspace needs less memory; the log has all that it said",
             )
         if flavour.timing_cache and options.timing_cache is not None:
             _keep_timing_cache(config, options.timing_cache)
         return memoryview(plan)
+
+
+def _fault(fault: Any) -> str:
+    return f"node {fault.node()} ({fault.node_operator()} {fault.node_name()!r}): {fault.desc()}"
 
 
 def _configure(trt: Any, config: Any, options: BuildOptions) -> None:

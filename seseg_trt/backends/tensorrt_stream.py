@@ -1,0 +1,210 @@
+"""One stream of a TensorRT engine: its execution contexts, its memory, its CUDA graphs.
+
+Engines are shared by streams, contexts are not. A context serves one profile, since switching would void its graphs. All
+contexts of a stream share one piece of scratch memory, which is as large as the shapes that ran so far need: so a smaller
+batch really needs less, which TensorRT's own allocation (for the largest shape of the profile) does not give.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
+from ..cuda import Buffer, Device, Graph, Stream
+from ..errors import DeviceError
+from ..plan_identity import PlanIdentity
+from .batching import GraphCache, choose_profile
+from .tensorrt_api import FLAVOURS
+
+_log = logging.getLogger(__name__)
+
+MAX_GRAPH_BATCH = 32
+"""Launching hundreds of kernels one by one costs what a small batch takes; a large one hides it."""
+
+_FLOAT_BYTES = 4
+
+
+class InferenceStream:
+    """A stream that runs one engine; one thread at a time may use it.
+
+    Args:
+        trt: the TensorRT module.
+        engine: a deserialised engine.
+        identity: of its plan.
+        device: where it runs.
+        graphs: whether CUDA graphs may be used.
+    """
+
+    def __init__(self, trt: Any, engine: Any, identity: PlanIdentity, device: Device, *, graphs: bool = True) -> None:
+        self._trt = trt
+        self._engine = engine
+        self._identity = identity
+        self._device = device
+        self._own_graphs = graphs and not FLAVOURS[identity.runtime].own_graphs
+        self._runtime_graphs = graphs and FLAVOURS[identity.runtime].own_graphs
+        self._contexts: dict[int, Any] = {}
+        self._bound: dict[int, tuple[int, int, int]] = {}
+        self._graphs: GraphCache[Graph] = GraphCache()
+        self._scratch: Buffer | None = None
+        self._sink: Buffer | None = None
+        self._staging: _Staging | None = None
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        self._has_float_output = FLOAT_OUTPUT_NAME in names
+        self.stream: Stream = device.stream()
+
+    def enqueue(self, batch: int, images: int, confidence: int) -> None:
+        """Run the network on this stream, without waiting.
+
+        Args:
+            batch: how many images; a profile must take it.
+            images: the address of uint8 [batch, S, S, 3] on the device.
+            confidence: the address of uint8 [batch, S, S] on the device.
+
+        Raises:
+            OutOfDeviceMemory: the scratch memory for this batch is not there; nothing was enqueued.
+            DeviceError: TensorRT failed.
+        """
+        profile = choose_profile(self._identity.options.profiles, batch)
+        if profile is None:
+            raise DeviceError(f"the plan has no profile for a batch of {batch}")
+        with self._device.active():
+            context = self._context(profile)
+            self._bind(profile, context, batch, images, confidence)
+            graph = self._graph(context, (batch, images, confidence))
+            if graph is None:
+                self._execute(context)
+            else:
+                graph.launch(self.stream)
+
+    def _graph(self, context: Any, key: tuple[int, int, int]) -> Graph | None:
+        if not self._own_graphs or key[0] > MAX_GRAPH_BATCH:
+            return None
+        try:
+            return self._graphs.get(key, lambda: self.stream.capture(lambda: self._execute(context)))
+        except DeviceError as error:
+            _log.warning("CUDA graphs are switched off: %s", error.message)
+            self._own_graphs = False
+            self._graphs.clear()
+            return None
+
+    def _execute(self, context: Any) -> None:
+        if not context.execute_async_v3(self.stream.handle):
+            raise DeviceError(f"{FLAVOURS[self._identity.runtime].title} failed to run the network", "the log has what it said")
+
+    def _context(self, profile: int) -> Any:
+        context = self._contexts.get(profile)
+        if context is None:
+            context = self._new_context()
+            if context is None or not context.set_optimization_profile_async(profile, self.stream.handle):
+                raise DeviceError("TensorRT can't make an execution context", "the log has what it said")
+            self._contexts[profile] = context
+        return context
+
+    def _new_context(self) -> Any:
+        trt, engine = self._trt, self._engine
+        if not self._runtime_graphs:
+            return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        runtime_config = engine.create_runtime_config()
+        runtime_config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return engine.create_execution_context(runtime_config)
+
+    def _bind(self, profile: int, context: Any, batch: int, images: int, confidence: int) -> None:
+        wanted = (batch, images, confidence)
+        if self._bound.get(profile) == wanted:
+            return
+        bound = True
+        if self._bound.pop(profile, (0,))[0] != batch:
+            size = self._identity.input_size
+            bound = context.set_input_shape(INPUT_NAME, (batch, size, size, 3))
+            self._ensure_memory(batch, context.update_device_memory_size_for_shapes())
+        if self._scratch is not None:
+            context.set_device_memory(self._scratch.address, self._scratch.nbytes)
+        bound = bound and context.set_tensor_address(INPUT_NAME, images)
+        bound = bound and context.set_tensor_address(OUTPUT_NAME, confidence)
+        if self._sink is not None:
+            bound = bound and context.set_tensor_address(FLOAT_OUTPUT_NAME, self._sink.address)
+        if not bound:
+            raise DeviceError(f"TensorRT does not take a batch of {batch}", "the log has what it said")
+        self._bound[profile] = wanted
+
+    def _ensure_memory(self, batch: int, scratch: int) -> None:
+        # Nobody reads the float output here, but TensorRT must write it somewhere.
+        sink = batch * self._identity.input_size**2 * _FLOAT_BYTES if self._has_float_output else 0
+        if self._scratch is None or scratch > self._scratch.nbytes or (sink and _size(self._sink) < sink):
+            self._forget_memory()
+            self._scratch = self._device.allocate(scratch)
+            self._sink = self._device.allocate(sink) if sink else None
+
+    def _forget_memory(self) -> None:
+        # Work that is under way still writes there, and every graph and context holds these addresses.
+        self.stream.synchronize()
+        self._graphs.clear()
+        self._bound.clear()
+        for buffer in (self._scratch, self._sink):
+            if buffer is not None:
+                buffer.free()
+        self._scratch = self._sink = None
+
+    def submit(self, images: npt.NDArray[np.uint8]) -> None:
+        """Send host images uint8 [N, S, S, 3] through the network, without waiting; :meth:`collect` must follow."""
+        staging = self._staging_for(len(images))
+        np.copyto(staging.host_images[: len(images)], images)
+        with self._device.active():
+            self.stream.copy_in(staging.images.address, staging.host_images[: len(images)])
+            self.enqueue(len(images), staging.images.address, staging.confidence.address)
+            self.stream.copy_out(staging.host_confidence[: len(images)], staging.confidence.address)
+
+    def collect(self, confidence: npt.NDArray[np.uint8]) -> None:
+        """Wait for what was submitted and write it into uint8 [N, S, S]."""
+        self.stream.synchronize()
+        if self._staging is not None:
+            np.copyto(confidence, self._staging.host_confidence[: len(confidence)])
+
+    def _staging_for(self, batch: int) -> _Staging:
+        if self._staging is None or self._staging.capacity < batch:
+            self.trim()
+            self._staging = _Staging(self._device, batch, self._identity.input_size)
+        return self._staging
+
+    def trim(self) -> None:
+        """Give back all memory that can be had again."""
+        self._forget_memory()
+        if self._staging is not None:
+            self._staging.free()
+            self._staging = None
+
+    def close(self) -> None:
+        """Give back everything, after its work."""
+        self.trim()
+        with self._device.active():
+            self._contexts.clear()
+        self.stream.close()
+
+
+class _Staging:
+    """What a caller on the host needs: page-locked arrays, and their counterparts on the device."""
+
+    def __init__(self, device: Device, capacity: int, size: int) -> None:
+        self.capacity = capacity
+        self.images = device.allocate(capacity * size * size * 3)
+        try:
+            self.confidence = device.allocate(capacity * size * size)
+        except DeviceError:
+            self.images.free()
+            raise
+        self.host_images: npt.NDArray[np.uint8] = device.pinned((capacity, size, size, 3))
+        self.host_confidence: npt.NDArray[np.uint8] = device.pinned((capacity, size, size))
+
+    def free(self) -> None:
+        """Give the device's memory back; the page-locked goes back to its pool."""
+        self.images.free()
+        self.confidence.free()
+
+
+def _size(buffer: Buffer | None) -> int:
+    return 0 if buffer is None else buffer.nbytes
