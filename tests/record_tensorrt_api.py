@@ -1,5 +1,8 @@
 """Record the names in TensorRT's Python bindings, without TensorRT: ``python tests/record_tensorrt_api.py WHEEL...``.
 
+The words ``cuda-bindings`` and ``pycuda`` record these two, which must be importable (pycuda with a driver, or with any
+libcuda.so.1 that defines what it wants).
+
 The bindings' wheels are on PyPI; the libraries beside them come from NVIDIA's own index. A binding module defines
 all its classes when it is imported, and calls nothing of the libraries for that: so it imports beside empty shared
 objects that carry the libraries' names and define the symbols it wants. What is written,
@@ -11,6 +14,8 @@ No constructor of a class that reaches into the libraries may be called in such 
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -18,6 +23,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 OUT = Path(__file__).parent / "data" / "tensorrt_api"
 
@@ -43,9 +49,7 @@ def _needed(library: Path) -> list[str]:
 
 
 def _undefined(library: Path) -> list[str]:
-    text = subprocess.run(
-        ["nm", "-D", "--undefined-only", str(library)], check=True, capture_output=True, text=True
-    ).stdout
+    text = subprocess.run(["nm", "-D", "--undefined-only", str(library)], check=True, capture_output=True, text=True).stdout
     names = [line.split()[-1] for line in text.splitlines() if " U " in line]
     return [n for n in names if "@" not in n and not n.startswith(("Py", "_Py", "_Z"))]
 
@@ -72,13 +76,32 @@ def record(wheel: Path) -> Path:
             text=True,
             env={"PYTHONPATH": folder, "LD_LIBRARY_PATH": str(stubs)},
         ).stdout
-    api = json.loads(names)
+    return _write(library.parent.name.removesuffix("_bindings"), json.loads(names))
+
+
+def record_installed(distribution: str, module: str) -> Path:
+    """Write the names of the driver API in an installed package."""
+    driver = importlib.import_module(module)
+    api: dict[str, Any] = {"version": importlib.metadata.version(distribution), "classes": {}}
+    # cuda-bindings also has each enumerator of C at the module's level: thousands of names that nobody should use.
+    api["module"] = sorted(n for n in dir(driver) if not n.startswith(("_", "CU_", "CUDA_")))
+    for name in api["module"]:
+        value = getattr(driver, name)
+        if isinstance(value, type):
+            api["classes"][name] = sorted(n for n in dir(value) if not n.startswith("_"))
+    return _write(distribution.replace("-", "_"), api)
+
+
+def _write(package: str, api: dict[str, Any]) -> Path:
     OUT.mkdir(parents=True, exist_ok=True)
-    out = OUT / f"{library.parent.name.removesuffix('_bindings')}-{api['version']}.json"
+    out = OUT / f"{package}-{api['version']}.json"
     out.write_text(json.dumps(api, indent=0, sort_keys=True) + "\n")
     return out
 
 
+INSTALLED = {"cuda-bindings": "cuda.bindings.driver", "pycuda": "pycuda.driver"}
+
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
-        sys.stdout.write(f"{record(Path(argument))}\n")
+        module = INSTALLED.get(argument)
+        sys.stdout.write(f"{record_installed(argument, module) if module else record(Path(argument))}\n")
