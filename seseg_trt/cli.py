@@ -14,6 +14,8 @@ from .errors import SesegError, UsageError
 VERBS = {
     "segment": "Mask images: files, folders, globs or a list.",
     "demo": "Try the program on the pictures that ship with it.",
+    "verify": "Compare two models' masks on the same images, and write a certificate.",
+    "evaluate": "Score a model's masks against true masks.",
     "doctor": "Say what this machine can run, and what mends the rest.",
     "fetch": "Bring the original checkpoint from its published address.",
 }

@@ -77,7 +77,7 @@ def find_pairs(images: str | os.PathLike[str], masks: str | os.PathLike[str], op
         else:
             pairs.append(Pair(entry, checked))
     if problems:
-        raise _refusal(problems, len(found))
+        raise _refusal(problems, len(pairs) + len(problems))
     if not pairs:
         raise UsageError(f"there is no image in {os.fspath(images)}", "give --images a folder of images")
     return Pairs(pairs, undecodable, len(mask_files) - len(pairs))
