@@ -1,0 +1,126 @@
+"""The kernels on the host: the harness compiled by g++, and plans run by it on NumPy arrays in place of device memory."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seseg_trt.masks import kernel_binary
+from seseg_trt.masks.records import DeviceImage, Plan
+
+HARNESS = Path(__file__).with_name("kernels_host.cpp")
+STRICT = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC")
+SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def compile_harness(folder: Path, options: tuple[str, ...] = ()) -> Path:
+    """Compile the harness into ``folder``; raises AssertionError with the compiler's messages."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    assert compiler, "a C++ compiler is needed: apt install g++"
+    out = folder / "kernels_host.so"
+    command = [compiler, *STRICT, *options, f"-I{kernel_binary.FOLDER}", str(HARNESS), "-o", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+class Host:
+    """Runs plans on the host."""
+
+    def __init__(self, library: Path) -> None:
+        self.library = ctypes.CDLL(str(library))
+
+    def run(self, plan: Plan, in_reverse: bool = False) -> None:
+        """Run a plan in a workspace that is full of rubbish, with the alignment that device memory has."""
+        memory, at = aligned(plan.workspace_nbytes, 256)
+        memory[...] = 0xA5
+        records = np.empty(plan.records_nbytes, np.uint8)
+        plan.write_records(records, at)
+        memory[: plan.records_nbytes] = records
+        for launch in plan.launches:
+            code = self.library.launch(launch.kernel.encode(), launch.blocks, launch.shared, ctypes.c_void_p(at), int(in_reverse))
+            assert code == 0, launch.kernel
+
+
+def aligned(nbytes: int, alignment: int, offset: int = 0) -> tuple[Pixels, int]:
+    """An array of exactly ``nbytes`` whose address is ``offset`` over a multiple of ``alignment``, and that address."""
+    # Up to 16, which every allocation has, the array ends where its allocation ends: a sanitizer sees a step beyond.
+    store = np.empty(nbytes + (offset if alignment <= 16 else alignment + offset), np.uint8)
+    skip = -store.ctypes.data % alignment + offset
+    assert skip + nbytes <= store.nbytes
+    return store[skip : skip + nbytes], store.ctypes.data + skip
+
+
+@dataclasses.dataclass
+class Case:
+    """An image with its map and outputs in arrays. ``padding`` bytes follow each row; ``offset`` misaligns each address."""
+
+    map: Pixels
+    source: Pixels
+    outputs: dict[str, Pixels]
+    image: DeviceImage
+    keep: tuple[Any, ...]
+
+    def untouched_padding(self) -> bool:
+        """Whether nothing but the outputs was written, as far as padding shows it."""
+        return all((whole[:, used:] == 0x5A).all() for whole, used in self.keep[-1])
+
+
+def make_case(
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    size: int = 256,
+    outputs: tuple[str, ...] = ("se", "nse", "mask", "bits"),
+    padding: int = 0,
+    offset: int = 0,
+    confidence: Pixels | None = None,
+    keys: tuple[tuple[int, int], tuple[int, int]] = ((1, 2), (3, 4)),
+) -> Case:
+    """Make an image of random pixels, a map (random, unless given) and poisoned outputs."""
+
+    def rows(row_bytes: int) -> tuple[Pixels, Pixels, int]:
+        pitch = row_bytes + padding
+        flat, address = aligned(height * pitch, 16, offset)
+        flat[...] = 0x5A
+        whole = flat.reshape(height, pitch)
+        return whole, whole[:, :row_bytes], address
+
+    confidence = rng.integers(0, 256, (size, size), dtype=np.uint8) if confidence is None else confidence
+    held_map, map_address = aligned(size * size, 16)
+    held_map[...] = confidence.reshape(-1)
+    whole, source, source_address = rows(3 * width)
+    source[...] = rng.integers(0, 256, source.shape, dtype=np.uint8)
+    views, addresses, wholes = {}, {}, []
+    for name in outputs:
+        row_bytes = {"mask": width, "bits": (width + 7) // 8}.get(name, 3 * width)
+        whole_output, view, address = rows(row_bytes)
+        views[name], addresses[name] = view, address
+        wholes.append((whole_output, row_bytes))
+    pitches = {
+        "source_pitch": 3 * width + padding,
+        "color_pitch": 3 * width + padding,
+        "mask_pitch": width + padding,
+        "bits_pitch": (width + 7) // 8 + padding,
+    }
+    image = DeviceImage(
+        width=width,
+        height=height,
+        map=map_address,
+        source=source_address,
+        se_key=keys[0],
+        nse_key=keys[1],
+        **addresses,
+        **(pitches if padding else {}),
+    )
+    return Case(confidence, source.reshape(height, width, 3), views, image, (held_map, whole, wholes))
