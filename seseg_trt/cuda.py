@@ -136,7 +136,9 @@ class Device:
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of cuda-bindings' driver API and return its value(s); raise DeviceError on an error code."""
-        code, *values = getattr(self.bindings, name)(*arguments)
+        # Even a call that names its stream or event fails on a thread without a context.
+        with self.active():
+            code, *values = getattr(self.bindings, name)(*arguments)
         if int(code) == _OUT_OF_MEMORY:
             raise OutOfDeviceMemory(f"{self.gpu.name} has not enough free memory ({name})", "use a smaller batch")
         if int(code):
@@ -193,8 +195,7 @@ class Event:
     def __init__(self, device: Device, timed: bool = False) -> None:
         flags = device.bindings.CUevent_flags
         flag = flags.CU_EVENT_DEFAULT if timed else flags.CU_EVENT_DISABLE_TIMING
-        with device.active():
-            self._event: Any = device.call("cuEventCreate", int(flag))
+        self._event: Any = device.call("cuEventCreate", int(flag))
         self.device = device
 
     def record(self, stream: Stream | int) -> Event:

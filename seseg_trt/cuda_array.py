@@ -105,31 +105,28 @@ class DevicePool:
         properties.location.type = cu.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
         properties.location.id = device.gpu.index
         self.device = device
-        with device.active():
-            self._pool: Any = device.call("cuMemPoolCreate", properties)
-            keep_all = cu.cuuint64_t((1 << 64) - 1)
-            threshold = cu.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
-            device.call("cuMemPoolSetAttribute", self._pool, threshold, keep_all)
+        self._pool: Any = device.call("cuMemPoolCreate", properties)
+        keep_all = cu.cuuint64_t((1 << 64) - 1)
+        threshold = cu.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+        device.call("cuMemPoolSetAttribute", self._pool, threshold, keep_all)
 
     def array(self, shape: tuple[int, ...], stream: int) -> DeviceArray:
         """Return a new uint8 array, not cleared, for use in the order of a stream; raise OutOfDeviceMemory."""
         cu = self.device.bindings
-        with self.device.active():
-            address = self.device.call("cuMemAllocFromPoolAsync", max(math.prod(shape), 1), self._pool, cu.CUstream(stream))
+        size = max(math.prod(shape), 1)
+        address = self.device.call("cuMemAllocFromPoolAsync", size, self._pool, cu.CUstream(stream))
         return DeviceArray(self, int(address), shape, stream)
 
     def give_back(self, address: int, stream: int) -> None:
         """Free memory once the stream has passed this point."""
         cu = self.device.bindings
-        with self.device.active():
-            self.device.call("cuMemFreeAsync", cu.CUdeviceptr(address), cu.CUstream(stream))
+        self.device.call("cuMemFreeAsync", cu.CUdeviceptr(address), cu.CUstream(stream))
 
     def close(self) -> None:
         """Destroy the pool; its arrays live on."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            with self.device.active():
-                self.device.call("cuMemPoolDestroy", pool)
+            self.device.call("cuMemPoolDestroy", pool)
 
 
 class DeviceArray:
@@ -182,10 +179,9 @@ class DeviceArray:
         """Copy it to the host, after waiting for its stream."""
         device = self._pool.device
         host = np.empty(self.shape, np.uint8)
-        with device.active():
-            device.call("cuStreamSynchronize", device.bindings.CUstream(self.stream))
-            with device.mapped("copy from the device"):
-                device.pycuda.memcpy_dtoh(host, self.address)
+        device.call("cuStreamSynchronize", device.bindings.CUstream(self.stream))
+        with device.active(), device.mapped("copy from the device"):
+            device.pycuda.memcpy_dtoh(host, self.address)
         return host
 
     def __del__(self) -> None:

@@ -154,7 +154,7 @@ class TensorRTBackend:
     def _infer_on_device(self, images: int, confidence: int, sizes: tuple[int, ...], handle: int) -> None:
         pixels = self.input_size**2
         for start, end in _spans(sizes):
-            with self._borrowed() as lane:
+            with self._borrowed() as lane, self._device.active():
                 lane.stream.wait_for(handle)
                 lane.enqueue(end - start, images + start * pixels * 3, confidence + start * pixels)
                 lane.stream.hold_back(handle)

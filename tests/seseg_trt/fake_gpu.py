@@ -206,13 +206,20 @@ class _Event:
         self.stream, self.position = LEGACY, 0
 
 
+def _in_context(gpu: Gpu, function: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    def call(*arguments: Any) -> tuple[Any, ...]:
+        gpu.need_context()
+        return function(*arguments)
+
+    return call
+
+
 def make_bindings(gpu: Gpu) -> types.ModuleType:
     """Return a module as ``cuda.bindings.driver``: each function gives (code, value...)."""
     module = types.ModuleType("cuda.bindings.driver")
     ok = _Code.CUDA_SUCCESS
 
     def cuEventCreate(flags: int) -> tuple[Any, ...]:
-        gpu.need_context()
         gpu.events_alive += 1
         return ok, _Event()
 
@@ -239,7 +246,6 @@ def make_bindings(gpu: Gpu) -> types.ModuleType:
         return ok, float(end.position - start.position)
 
     def cuStreamSynchronize(stream: int) -> tuple[Any, ...]:
-        gpu.need_context()
         gpu.wait(stream, "stream")
         return (ok,)
 
@@ -271,7 +277,6 @@ def make_bindings(gpu: Gpu) -> types.ModuleType:
         return (ok,)
 
     def cuMemPoolCreate(properties: Any) -> tuple[Any, ...]:
-        gpu.need_context()
         return ok, object()
 
     def cuMemPoolSetAttribute(pool: object, attribute: int, value: int) -> tuple[Any, ...]:
@@ -281,7 +286,6 @@ def make_bindings(gpu: Gpu) -> types.ModuleType:
         return (ok,)
 
     def cuMemAllocFromPoolAsync(size: int, pool: object, stream: int) -> tuple[Any, ...]:
-        gpu.need_context()
         address = gpu.allocate(size)
         if address is None:
             return _Code.CUDA_ERROR_OUT_OF_MEMORY, 0
@@ -289,13 +293,12 @@ def make_bindings(gpu: Gpu) -> types.ModuleType:
         return ok, address
 
     def cuMemFreeAsync(address: int, stream: int) -> tuple[Any, ...]:
-        gpu.need_context()
         gpu.pool_bytes -= gpu.blocks[address].size
         gpu.enqueue(stream, lambda: gpu.free(address))
         return (ok,)
 
     functions = [value for name, value in locals().items() if name.startswith("cu")]
-    module.__dict__.update({f.__name__: f for f in functions})
+    module.__dict__.update({f.__name__: _in_context(gpu, f) for f in functions})
     handles = {"CUstream": int, "CUdeviceptr": int, "cuuint64_t": int}
     module.__dict__.update(
         handles,
