@@ -92,7 +92,7 @@ class _Painter:
         z = dice.between(0.4, 0.75)
         length = math.sqrt(1 + z * z)
         self.light = (x / length, y / length, z / length)
-        self.ambient = dice.between(0.15, 0.35)
+        self.ambient = dice.between(0.1, 0.28)
         self.image = np.zeros((3, canvas.height, canvas.width), np.float32)
         self.subject = np.zeros((canvas.height, canvas.width), np.float32)
 
@@ -122,7 +122,7 @@ class _Painter:
     def _surface(self, where: Box) -> Plane:
         """A two-coloured texture for the pixels of a box; float32 [3, h, w]."""
         texture = self._turned(self.textures)[where]
-        strength = self.dice.between(0.2, 0.6)
+        strength = self.dice.between(0.15, 0.5)
         first, second = self._colour(), self._colour()
         return np.stack([a + texture * ((b - a) * strength) for a, b in zip(first, second, strict=True)])
 
@@ -165,7 +165,7 @@ class _Painter:
         """A textured wall, often in folds, and boards all over it."""
         whole = (slice(0, self.canvas.height), slice(0, self.canvas.width))
         self.image[:] = self._surface(whole)
-        light = self._folds(whole) if self.dice.chance(0.25) else self._flat_light(whole)
+        light = self._folds(whole) if self.dice.chance(0.2) else self._flat_light(whole)
         self.image *= light
         for _ in range(self.dice.whole(3, 10)):
             self.paint_board(large=True)
@@ -175,7 +175,7 @@ class _Painter:
         dice = self.dice
         wide, high = self.canvas.extent
         centre = dice.between(0, wide), dice.between(0, high)
-        reach = dice.between(14, 75) if large else dice.between(5, 22)
+        reach = dice.between(18, 75) if large else dice.between(6, 22)
         longest = 4.0 if dice.chance(0.4) else 1.3
         sides = []
         x, y = dice.direction()
@@ -187,7 +187,7 @@ class _Painter:
         around = math.sqrt(max(sides[0][2], sides[1][2]) ** 2 + max(sides[2][2], sides[3][2]) ** 2) + 2
         where = self.canvas.box(centre[0] - around, centre[1] - around, centre[0] + around, centre[1] + around)
         distance = drawing.polygon_distance(self.canvas, where, centre, sides)
-        light = self._folds(where) if dice.chance(0.12) else self._flat_light(where)
+        light = self._folds(where) if dice.chance(0.06) else self._flat_light(where)
         if dice.chance(0.5):  # the edge between two faces of a box
             px, py = self.canvas.grid(where)
             nx, ny = dice.direction()
@@ -204,7 +204,7 @@ class _Painter:
         limbs = grow_body(self.dice, self.dice.between(0, wide), self.dice.between(0, high), self.dice.between(0.6, 1.5))
         where = drawing.box_around(self.canvas, limbs, 20.0)
         distance, _ = drawing.body_fields(self.canvas, where, limbs, self.dice.between(3, 9))
-        light = self._folds(where) if self.dice.chance(0.15) else self._flat_light(where)
+        light = self._folds(where) if self.dice.chance(0.06) else self._flat_light(where)
         self._shadow(where, distance, self.dice.between(1, 6))
         self._stamp(where, distance, self._surface(where) * light, subject=False)
 
@@ -236,7 +236,7 @@ class _Painter:
             image = drawing.blur(image, 0.22)
         shape = image.shape
         grain = dice.generator.random(shape, np.float32) + dice.generator.random(shape, np.float32) - 1
-        image += grain * dice.between(0.0, 0.09)
+        image += grain * dice.between(0.0, 0.07)
         return Scene(
             image=np.ascontiguousarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)),
             mask=np.where(self.subject > 0.5, 255, 0).astype(np.uint8),
