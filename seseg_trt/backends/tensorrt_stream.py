@@ -1,8 +1,10 @@
 """One stream of a TensorRT engine: its execution contexts, its memory, its CUDA graphs.
 
-Engines are shared by streams, contexts are not. A context serves one profile, since switching would void its graphs. All
-contexts of a stream share one piece of scratch memory, which is as large as the shapes that ran so far need: so a smaller
-batch really needs less, which TensorRT's own allocation (for the largest shape of the profile) does not give.
+Engines are shared by streams, contexts are not. A context serves one profile, and where a graph may be made of it one batch
+size, since another shape changes what the graph relies on (TensorRT's guide: one context for one captured graph, with
+shared memory). All contexts of a stream share one piece of scratch memory, which is as large as the shapes that ran so far
+need: so a smaller batch really needs less, which TensorRT's own allocation (for the largest shape of the profile) does not
+give.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ MAX_GRAPH_BATCH = 32
 
 _FLOAT_BYTES = 4
 
+_ContextKey = tuple[int, int]
+"""A profile's index, and the one batch size that the context serves; 0: any."""
+
 
 class InferenceStream:
     """A stream that runs one engine; one thread at a time may use it.
@@ -46,8 +51,8 @@ class InferenceStream:
         self._device = device
         self._own_graphs = graphs and not FLAVOURS[identity.runtime].own_graphs
         self._runtime_graphs = graphs and FLAVOURS[identity.runtime].own_graphs
-        self._contexts: dict[int, Any] = {}
-        self._bound: dict[int, tuple[int, int, int]] = {}
+        self._contexts: dict[_ContextKey, Any] = {}
+        self._bound: dict[_ContextKey, tuple[int, int, int]] = {}
         self._graphs: GraphCache[Graph] = GraphCache()
         self._scratch: Buffer | None = None
         self._sink: Buffer | None = None
@@ -72,16 +77,20 @@ class InferenceStream:
         if profile is None:
             raise DeviceError(f"the plan has no profile for a batch of {batch}")
         with self._device.active():
-            context = self._context(profile)
-            self._bind(profile, context, batch, images, confidence)
+            key = (profile, batch if self._may_replay(batch) else 0)
+            context = self._context(key)
+            self._bind(key, context, batch, images, confidence)
             graph = self._graph(context, (batch, images, confidence))
             if graph is None:
                 self._execute(context)
             else:
                 graph.launch(self.stream)
 
+    def _may_replay(self, batch: int) -> bool:
+        return self._own_graphs and batch <= MAX_GRAPH_BATCH
+
     def _graph(self, context: Any, key: tuple[int, int, int]) -> Graph | None:
-        if not self._own_graphs or key[0] > MAX_GRAPH_BATCH:
+        if not self._may_replay(key[0]):
             return None
         try:
             return self._graphs.get(key, lambda: self.stream.capture(lambda: self._execute(context)))
@@ -95,13 +104,13 @@ class InferenceStream:
         if not context.execute_async_v3(self.stream.handle):
             raise DeviceError(f"{FLAVOURS[self._identity.runtime].title} failed to run the network", "the log has what it said")
 
-    def _context(self, profile: int) -> Any:
-        context = self._contexts.get(profile)
+    def _context(self, key: _ContextKey) -> Any:
+        context = self._contexts.get(key)
         if context is None:
             context = self._new_context()
-            if context is None or not context.set_optimization_profile_async(profile, self.stream.handle):
+            if context is None or not context.set_optimization_profile_async(key[0], self.stream.handle):
                 raise DeviceError("TensorRT can't make an execution context", "the log has what it said")
-            self._contexts[profile] = context
+            self._contexts[key] = context
         return context
 
     def _new_context(self) -> Any:
@@ -113,12 +122,12 @@ class InferenceStream:
         runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         return engine.create_execution_context(runtime_config)
 
-    def _bind(self, profile: int, context: Any, batch: int, images: int, confidence: int) -> None:
+    def _bind(self, key: _ContextKey, context: Any, batch: int, images: int, confidence: int) -> None:
         wanted = (batch, images, confidence)
-        if self._bound.get(profile) == wanted:
+        if self._bound.get(key) == wanted:
             return
         bound = True
-        if self._bound.pop(profile, (0,))[0] != batch:
+        if self._bound.pop(key, (0,))[0] != batch:
             size = self._identity.input_size
             bound = context.set_input_shape(INPUT_NAME, (batch, size, size, 3))
             self._ensure_memory(batch, context.update_device_memory_size_for_shapes())
@@ -130,7 +139,7 @@ class InferenceStream:
             bound = bound and context.set_tensor_address(FLOAT_OUTPUT_NAME, self._sink.address)
         if not bound:
             raise DeviceError(f"TensorRT does not take a batch of {batch}", "the log has what it said")
-        self._bound[profile] = wanted
+        self._bound[key] = wanted
 
     def _ensure_memory(self, batch: int, scratch: int) -> None:
         # Nobody reads the float output here, but TensorRT must write it somewhere.

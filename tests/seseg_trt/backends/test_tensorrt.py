@@ -224,6 +224,18 @@ def test_memory_that_grows_voids_the_graphs(open_backend: Callable[..., TensorRT
         np.testing.assert_array_equal(backend.infer(small), expected(small))
 
 
+def test_a_context_with_a_graph_serves_one_batch_size(open_backend: Callable[..., TensorRTBackend]) -> None:
+    backend = open_backend(streams=1)
+    for count in (2, 3, 2, 3, 2, 3):
+        images = photographs(count)
+        np.testing.assert_array_equal(backend.infer(images), expected(images))
+    assert len(sys.modules["tensorrt"].contexts) == 2
+    backend = open_backend(streams=1, graphs=False)
+    for count in (2, 3, 4, 5):
+        backend.infer(photographs(count))
+    assert len(sys.modules["tensorrt"].contexts) == 1
+
+
 def test_large_batches_and_graphs_off_make_no_graph(
     open_backend: Callable[..., TensorRTBackend], gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
