@@ -128,16 +128,7 @@ class Certificate:
         Raises:
             UsageError: it can't be written there.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(self.to_json(), encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            raise UsageError(f"the certificate can't be written to {path}: {error.strerror}", "--out names another place") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(Path(path), self.to_json(), "the certificate", "--out names another place")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,6 +261,20 @@ def _is_quantised_operator(name: str) -> bool:
 def show_iou(value: float) -> str:
     """Return an IoU with four digits, cut and not rounded: 0.99996 must not be read as perfect."""
     return f"{value:.12f}"[:6]
+
+
+def write_whole(path: Path, text: str, what: str, hint: str) -> None:
+    """Write a text file so that at every moment its path holds the old file, the new one or none; raise UsageError where it can't be."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{what} can't be written to {path}: {error.strerror}", hint) from error
 
 
 def _digest(content: Mapping[str, Any]) -> str:

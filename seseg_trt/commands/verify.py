@@ -39,7 +39,7 @@ BACKENDS = click.Choice(["openvino", "onnxruntime", "tensorrt", "rtx"])
 )
 @click.option("--exif-orientation/--no-exif-orientation", default=True, show_default=True, help="Turn images as their EXIF data say.")
 @click.option("--max-pixels", type=click.IntRange(1), default=DEFAULT_MAX_PIXELS, show_default=True, help="Leave larger images out.")
-@click.option("--json", "as_json", is_flag=True, help="Print the certificate on standard output as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print the certificate on standard output, alone there.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress and no table; errors are still shown.")
 def command(
     reference: str,
@@ -86,7 +86,7 @@ def command(
     if as_json:
         click.echo(certificate.to_json(), nl=False)
     if not quiet:
-        _show(certificate, target, beside=certificate_path(artifacts[1].path))
+        _show(certificate, target, beside=certificate_path(artifacts[1].path), err=as_json)
     certificate.require()
     return 0
 
@@ -134,15 +134,15 @@ def _certify(
         )
 
 
-def _show(certificate: Certificate, target: Path, beside: Path) -> None:
+def _show(certificate: Certificate, target: Path, *, beside: Path, err: bool) -> None:
     from ..quality.certificate_page import certificate_lines
 
     for line in certificate_lines(certificate):
-        click.echo(line, err=True)
+        click.echo(line, err=err)
     if certificate.passed:
-        click.secho("passed", fg="green", bold=True, err=True)
+        click.secho("passed", fg="green", bold=True, err=err)
     else:
-        click.secho("not passed", fg="red", bold=True, err=True)
-    click.echo(f"certificate: {target}", err=True)
+        click.secho("not passed", fg="red", bold=True, err=err)
+    click.echo(f"certificate: {target}", err=err)
     if target.resolve() != beside.resolve():
-        click.echo(f"segment looks for it at {beside}", err=True)
+        click.echo(f"segment looks for it at {beside}", err=err)

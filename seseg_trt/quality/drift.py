@@ -129,7 +129,8 @@ def measure_drift(reference: Subject, entries: Sequence[Entry], decoding: Decode
     Returns:
         ``decoder`` and ``resize``, each with ``measured``.
     """
-    other = find_other_decoder()
+    other: OtherDecoder | None = None
+    encoded = False
     plain = dataclasses.replace(decoding, exif_orientation=False)
     size = reference.input_size
     decoder, resize = _Shift(), _Shift()
@@ -138,6 +139,8 @@ def measure_drift(reference: Subject, entries: Sequence[Entry], decoding: Decode
             continue
         nearest = sample_nearest(image, size)
         variants = [(resize, _bilinear(image, size))]
+        if data is not None and not encoded:
+            encoded, other = True, find_other_decoder()  # it may take a second to load, so not before there is something to decode
         if data is not None and other is not None:
             foreign = other.decode(data)
             if foreign is None or foreign.shape != (image.height, image.width, 3):
@@ -146,7 +149,7 @@ def measure_drift(reference: Subject, entries: Sequence[Entry], decoding: Decode
                 decoder.max_level = max(decoder.max_level, _largest_difference(np.asarray(image), foreign))
                 variants.append((decoder, sample_nearest(foreign, size)))
         _run(reference, image.size, nearest, variants, threshold)
-    return {"decoder": _decoder_result(decoder, other), "resize": _resize_result(resize)}
+    return {"decoder": _decoder_result(decoder, other, encoded), "resize": _resize_result(resize)}
 
 
 def _load(entry: Entry, options: DecodeOptions) -> tuple[bytes | None, Image.Image | None]:
@@ -186,7 +189,9 @@ def _run(reference: Subject, image_size: tuple[int, int], nearest: Pixels, varia
             shift.agreement.add(count_pair(masks[0], masks[0]))
 
 
-def _decoder_result(shift: _Shift, other: OtherDecoder | None) -> dict[str, Any]:
+def _decoder_result(shift: _Shift, other: OtherDecoder | None, encoded: bool) -> dict[str, Any]:
+    if not encoded:
+        return not_measured("the images were never encoded, or none of them could be decoded")
     if other is None:
         return not_measured("no second decoder is installed (DALI or OpenCV)")
     if not shift.agreement.images:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from ..errors import UsageError
+from ..certificate import write_whole
 
 STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 22%, transparent); }
@@ -82,13 +81,4 @@ def key(color: tuple[int, int, int], meaning: str) -> str:
 
 def write_page(path: str | Path, html: str) -> None:
     """Write a page, whole or not at all; raise UsageError where it can't be written."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(html, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise UsageError(f"the page can't be written to {path}: {error.strerror}", "--page names another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(Path(path), html, "the page", "--page names another place")
