@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..artifact import INPUT_NAME, Artifact, load_artifact
 from ..errors import DeviceError, ModelError
 from ..plan_file import only_builder, read_identity, write_plan
-from ..plan_identity import BuildOptions, PlanIdentity
+from ..plan_identity import BuildOptions, PlanIdentity, plan_key
 from .tensorrt_api import FLAVOURS, Progress, load, logger, progress_monitor
 
 if TYPE_CHECKING:
@@ -91,8 +91,38 @@ def build_plan(graph: Path, out: Path, options: BuildOptions, progress: Progress
         DeviceError: the runtime or its GPU is missing, or the build failed.
         UsageError: ``out`` can't be written.
     """
-    wanted = expected_identity(graph, options)
+    return _build(graph, out, expected_identity(graph, options), progress)
 
+
+def cached_plan(graph: Path, folder: Path, options: BuildOptions, progress: Progress | None = None) -> tuple[Path, PlanIdentity, bool]:
+    """Find the plan of a graph in a folder of plans, or build it there, once.
+
+    The file's name holds the key of all that decides the plan: another graph, option, TensorRT or GPU has another file.
+
+    Args:
+        graph: an ONNX graph of this network.
+        folder: of plans.
+        options: how it is built.
+        progress: as in :func:`build_plan`.
+
+    Returns:
+        The plan's path, its identity, and whether it was built now.
+
+    Raises:
+        ModelError, DeviceError, UsageError: as :func:`build_plan`.
+    """
+    wanted = expected_identity(graph, options)
+    sm = "" if FLAVOURS[options.runtime].targets else wanted.targets[0]
+    key = plan_key(wanted.graph_sha256, options, wanted.version, sm)
+    path = folder / f"{plan_name(graph.stem, wanted).removesuffix('.plan')}.{key[:16]}.plan"
+    there = _same_plan(path, wanted)
+    if there is not None:
+        return path, there, False
+    _log.info("building %s, once: %s", path, wanted)
+    return path, _build(graph, path, wanted, progress), True
+
+
+def _build(graph: Path, out: Path, wanted: PlanIdentity, progress: Progress | None) -> PlanIdentity:
     def waiting() -> None:
         _log.warning("another process is building %s; waiting for it", out)
         if progress is not None:
@@ -103,7 +133,7 @@ def build_plan(graph: Path, out: Path, options: BuildOptions, progress: Progress
         if there is not None:
             _log.info("%s is built already", out)
             return there
-        return write_plan(out, wanted, serialize(graph, options, wanted.input_size, progress))
+        return write_plan(out, wanted, serialize(graph, wanted.options, wanted.input_size, progress))
 
 
 def _same_plan(out: Path, wanted: PlanIdentity) -> PlanIdentity | None:

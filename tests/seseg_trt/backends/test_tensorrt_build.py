@@ -20,7 +20,7 @@ import pytest
 from seseg_trt import driver
 from seseg_trt.artifact import load_artifact
 from seseg_trt.backends import tensorrt_api
-from seseg_trt.backends.tensorrt_build import build_plan, expected_identity, plan_name
+from seseg_trt.backends.tensorrt_build import build_plan, cached_plan, expected_identity, plan_name
 from seseg_trt.driver import DriverReport
 from seseg_trt.driver import Gpu as GpuInfo
 from seseg_trt.errors import DeviceError, ModelError
@@ -317,6 +317,21 @@ def test_two_processes_at_once_give_one_whole_plan(small: Path, tmp_path: Path) 
     assert sum(len(lines) > 10 for lines in said) == 1, "both built"
     with open_plan(out):
         assert os.listdir(tmp_path) == ["small.plan"]
+
+
+@pytest.mark.rtx
+def test_a_folder_of_plans_builds_each_once(small: Path, tmp_path: Path) -> None:
+    options = BuildOptions(runtime="rtx", targets=("sm86",))
+    path, identity, built = cached_plan(small, tmp_path / "plans", options)
+    assert built and read_identity(path) == identity
+    assert cached_plan(small, tmp_path / "plans", options) == (path, identity, False)
+    others = [
+        cached_plan(small, tmp_path / "plans", dataclasses.replace(options, targets=("sm89",))),
+        cached_plan(small, tmp_path / "plans", dataclasses.replace(options, profiles=((1, 1, 1),))),
+        cached_plan(write_graph(tmp_path / "small.onnx", seed=1), tmp_path / "plans", options),
+    ]
+    assert all(built for _, _, built in others)
+    assert len({path, *(p for p, _, _ in others)}) == 4 == len(os.listdir(tmp_path / "plans"))
 
 
 @pytest.mark.rtx
