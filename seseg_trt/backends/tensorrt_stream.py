@@ -200,14 +200,15 @@ class _Staging:
 
     def __init__(self, device: Device, capacity: int, size: int) -> None:
         self.capacity = capacity
+        # The page-locked first: they return to their pool by themselves if the device has no room for the others.
+        self.host_images: npt.NDArray[np.uint8] = device.pinned((capacity, size, size, 3))
+        self.host_confidence: npt.NDArray[np.uint8] = device.pinned((capacity, size, size))
         self.images = device.allocate(capacity * size * size * 3)
         try:
             self.confidence = device.allocate(capacity * size * size)
         except DeviceError:
             self.images.free()
             raise
-        self.host_images: npt.NDArray[np.uint8] = device.pinned((capacity, size, size, 3))
-        self.host_confidence: npt.NDArray[np.uint8] = device.pinned((capacity, size, size))
 
     def free(self) -> None:
         """Give the device's memory back; the page-locked goes back to its pool."""

@@ -92,6 +92,10 @@ def make_tensorrt(gpu: Gpu, size: int, *, version: str = "11.4.0.106", float_out
             gpu.enqueue(stream, work)
             return True
 
+    class IRuntimeConfig:
+        def set_execution_context_allocation_strategy(self, strategy: Any) -> None:
+            self._strategy = strategy
+
     def engine_profiles(engine: Any) -> int:
         return int(engine._profiles)
 
@@ -107,10 +111,15 @@ def make_tensorrt(gpu: Gpu, size: int, *, version: str = "11.4.0.106", float_out
         def get_tensor_name(self, index: int) -> str:
             return self._names[index]
 
-        def create_execution_context(self, strategy: Any) -> IExecutionContext:
+        def create_runtime_config(self) -> IRuntimeConfig:
+            return IRuntimeConfig()
+
+        def create_execution_context(self, how: Any) -> IExecutionContext:
             gpu.need_context()
+            strategy = how._strategy if isinstance(how, IRuntimeConfig) else how
             assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
             context = IExecutionContext(self)
+            context._graphs_by_runtime = getattr(how, "cuda_graph_strategy", None)
             trt.contexts.append(context)
             return context
 
@@ -207,6 +216,8 @@ def make_tensorrt(gpu: Gpu, size: int, *, version: str = "11.4.0.106", float_out
         IProgressMonitor=IProgressMonitor,
         IExecutionContext=IExecutionContext,
         ICudaEngine=ICudaEngine,
+        IRuntimeConfig=IRuntimeConfig,
+        CudaGraphStrategy=types.SimpleNamespace(DISABLED="disabled", WHOLE_GRAPH_CAPTURE="whole graph"),
         ExecutionContextAllocationStrategy=ExecutionContextAllocationStrategy,
         Runtime=Runtime,
         IOptimizationProfile=IOptimizationProfile,

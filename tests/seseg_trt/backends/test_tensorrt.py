@@ -250,6 +250,25 @@ def test_large_batches_and_graphs_off_make_no_graph(
     assert gpu.graphs_made == 0
 
 
+def test_rtx_makes_its_graphs_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: Gpu, request: pytest.FixtureRequest) -> None:
+    install(monkeypatch, gpu, capability=(8, 6))
+    trt = make_tensorrt(gpu, SIZE, version="1.7.1.116")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", trt)
+    tensorrt_api.logger.cache_clear()
+    request.addfinalizer(tensorrt_api.logger.cache_clear)
+    request.addfinalizer(cuda.open_device.cache_clear)
+    options = BuildOptions(runtime="rtx", targets=("sm86",), profiles=IDENTITY.options.profiles)
+    identity = dataclasses.replace(IDENTITY, options=options, targets=("sm86",), version="1.7.1.116")
+    write_plan(tmp_path / "rtx.plan", identity, PLAN + bytes([2]))
+    for graphs, strategy in ((True, "whole graph"), (False, None)):
+        backend, images = TensorRTBackend(tmp_path / "rtx.plan", graphs=graphs), photographs(3)
+        for _ in range(3):
+            np.testing.assert_array_equal(backend.infer(images), expected(images))
+        assert backend.name == "rtx" and gpu.graphs_made == 0
+        assert trt.contexts[-1]._graphs_by_runtime == strategy
+        backend.close()
+
+
 def test_a_driver_that_refuses_to_capture_costs_the_graphs_alone(
     open_backend: Callable[..., TensorRTBackend], gpu: Gpu, caplog: pytest.LogCaptureFixture
 ) -> None:
