@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +26,9 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FILTER_UP = 2
 DEFLATE_LEVEL = 1
 COLOR_GREY, COLOR_RGB = 0, 2
-MAX_CHUNK = 2**31 - 1
-"""The longest data of one chunk, by PNG's specification."""
+MAX_SIDE = 2**31 - 1
+BAND_BYTES = 1 << 20
+"""How much is filtered and deflated at once, and so about the longest data of a chunk."""
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -45,36 +47,38 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise ValueError(f"a PNG is made of uint8 [H, W] or [H, W, 3], not of {pixels.dtype} {pixels.shape}")
     height, width = pixels.shape[:2]
-    if not (1 <= width <= MAX_CHUNK and 1 <= height <= MAX_CHUNK):
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise BadImage("encode_error", f"an image of {width} x {height} pixels can't be a PNG")
     color = COLOR_GREY if pixels.ndim == 2 else COLOR_RGB
     header = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
-    body = memoryview(_deflate(_filter_up(pixels)))
     parts = [SIGNATURE, *_chunk(b"IHDR", header)]
-    for start in range(0, len(body), MAX_CHUNK):
-        parts += _chunk(b"IDAT", body[start : start + MAX_CHUNK])
+    for piece in _compressed(pixels.reshape(height, -1)):
+        parts += _chunk(b"IDAT", piece)
     parts += _chunk(b"IEND", b"")
     return b"".join(parts)
 
 
-def _filter_up(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the rows as PNG stores them: a byte with the filter's number, then the difference from the row above."""
-    height = pixels.shape[0]
-    rows = pixels.reshape(height, -1)
-    filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
+def _compressed(rows: npt.NDArray[np.uint8]) -> Iterator[bytes]:
+    """Filter and deflate band by band, in one buffer: no second copy of the image is ever made."""
+    height, length = rows.shape
+    step = max(1, BAND_BYTES // (length + 1))
+    filtered = np.empty((min(step, height), length + 1), np.uint8)
     filtered[:, 0] = FILTER_UP
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    return filtered
+    compressor = (zlib if _isal is None else _isal).compressobj(DEFLATE_LEVEL)
+    for top in range(0, height, step):
+        band = rows[top : top + step]
+        difference = filtered[: len(band), 1:]
+        if top == 0:
+            difference[0] = band[0]  # the row above the first is all zeros
+            np.subtract(band[1:], band[:-1], out=difference[1:])
+        else:
+            np.subtract(band, rows[top - 1 : top - 1 + len(band)], out=difference)
+        yield compressor.compress(filtered[: len(band)])
+    yield compressor.flush()
 
 
-def _deflate(data: npt.NDArray[np.uint8]) -> bytes:
-    if _isal is None:
-        return zlib.compress(data, DEFLATE_LEVEL)
-    compressed: bytes = _isal.compress(data, DEFLATE_LEVEL)
-    return compressed
-
-
-def _chunk(kind: bytes, data: bytes | memoryview) -> tuple[bytes, bytes, bytes | memoryview, bytes]:
+def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
+    if kind == b"IDAT" and not data:  # the compressor kept all it was given
+        return ()
     crc32 = zlib.crc32 if _isal is None else _isal.crc32
     return struct.pack(">I", len(data)), kind, data, struct.pack(">I", crc32(data, crc32(kind)))

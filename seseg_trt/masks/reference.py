@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
+BAND_PIXELS = 1 << 18
+"""How much of an image is composited at once: little enough that a large image needs no second and third copy of itself."""
+
 RANDOM_COLOR_DOMAIN = b"seseg_trt random colour 1"
 """What the key of the random colour begins with, so that no other use of SHA-256 gives the same key."""
 
@@ -158,37 +161,6 @@ def random_color(width: int, height: int, seed: int, identity: bytes, kind: Outp
     return stream[:count].reshape(height, width, 3)
 
 
-def composite_image(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskOptions, identity: bytes) -> Image.Image:
-    """Make one output as an image, which spares a copy where a lossy encoder takes it.
-
-    Args and meaning are those of :func:`composite`; the image is of mode L for ``mask``, and RGB otherwise.
-    """
-    from PIL import Image
-
-    if kind == "mask":
-        return Image.fromarray(mask)
-    # For uint8, ~m is 255 - m.
-    cover = Image.fromarray(mask if kind == "nse" else np.invert(mask))
-    if _is_two_level(mask):
-        # Nothing is blended then, and Pillow covers twice as fast where it knows.
-        cover = cover.convert("1", dither=Image.Dither.NONE)
-    covered = image.copy()
-    if options.color == "random":
-        color = Image.fromarray(random_color(image.width, image.height, options.seed, identity, kind))
-        covered.paste(color, (0, 0), cover)
-    elif cover.mode == "1":
-        covered.paste(options.color, (0, 0), cover)
-    else:
-        # Pillow blends the same bytes from an image of one colour as from the colour, in half of the time.
-        covered.paste(Image.new("RGB", image.size, options.color), (0, 0), cover)
-    return covered
-
-
-def _is_two_level(mask: Pixels) -> bool:
-    """Whether each byte is 0 or 255, of which alone the sum with 1 is at most 1, modulo 256."""
-    return not bool(np.any(mask + np.uint8(1) > 1))
-
-
 def composite(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskOptions, identity: bytes) -> Pixels:
     """Make one output: the mask itself, or the image with the mask colour over a part of it.
 
@@ -202,10 +174,42 @@ def composite(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskO
         identity: the input's relative path (``os.fsencode``, separated by ``/``), which keys the random colour.
 
     Returns:
-        uint8 [H, W] for ``mask``, else uint8 [H, W, 3]; it may be read-only, and for ``mask`` it is ``mask`` itself.
+        uint8 [H, W] for ``mask``, which is not copied, else uint8 [H, W, 3].
     """
     if mask.shape != (image.height, image.width):
         raise ValueError(f"the mask is {mask.shape}, the image (height, width) {(image.height, image.width)}")
     if kind == "mask":
         return mask
-    return np.asarray(composite_image(image, mask, kind, options, identity))
+    from PIL import Image
+
+    width, height = image.size
+    result = np.empty((height, width, 3), np.uint8)
+    two_level = _is_two_level(mask)
+    color = random_color(width, height, options.seed, identity, kind) if options.color == "random" else options.color
+    rows = max(1, BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        # For uint8, ~m is 255 - m.
+        cover = Image.fromarray(mask[top:bottom] if kind == "nse" else np.invert(mask[top:bottom]))
+        band = image.crop((0, top, width, bottom))
+        if two_level:
+            # Nothing is blended then, and Pillow covers twice as fast where it knows.
+            cover = cover.convert("1", dither=Image.Dither.NONE)
+        # Pillow blends the same bytes from an image of one colour as from the colour, in half of the time.
+        band.paste(_sheet(color, top, bottom, width), (0, 0), cover)
+        result[top:bottom] = np.asarray(band)
+    return result
+
+
+def _sheet(color: Pixels | tuple[int, int, int], top: int, bottom: int, width: int) -> Image.Image:
+    """Return rows ``top`` to ``bottom`` of the mask colour as an image."""
+    from PIL import Image
+
+    if isinstance(color, np.ndarray):
+        return Image.fromarray(color[top:bottom])
+    return Image.new("RGB", (width, bottom - top), color)
+
+
+def _is_two_level(mask: Pixels) -> bool:
+    """Whether each byte is 0 or 255, of which alone the sum with 1 is at most 1, modulo 256."""
+    return not bool(np.any(mask + np.uint8(1) > 1))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin, features
 
 from seseg_trt.codecs import pillow
 from seseg_trt.codecs.sniff import unsupported_kind
@@ -73,6 +73,13 @@ class TestCorpus:
     @pytest.mark.parametrize("name", ["animated_webp.webp", "animated_png.png", "frames_tif.tif"])
     def test_of_several_frames_the_first(self, name: str) -> None:
         assert np.array_equal(pixels_of(images()[name][0]), scene())
+
+    @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF decoder")
+    def test_avif(self) -> None:
+        data = saved(Image.fromarray(scene()), "AVIF", quality=95)
+        assert pillow.decode(data, DEFAULT).source_format == "AVIF"
+        assert np.abs(pixels_of(data).astype(int) - scene()).mean() < 20
+        assert reason_of(data[: len(data) // 2]) == "truncated"
 
     @pytest.mark.parametrize("path", sorted((KERAS224 / "inputs").glob("*.png")), ids=lambda path: path.name)
     def test_fixture_decodes_as_the_original_program_did(self, path: Any) -> None:

@@ -87,11 +87,19 @@ class TestEncodePng:
             assert np.array_equal(read(png.encode_png(pixels)), pixels)
 
     @pytest.mark.usefixtures("deflate")
-    def test_a_body_over_the_longest_chunk_is_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("band", [1, 151, 500, 1_510, 7_549, 7_550, 10_000])
+    def test_bands_leave_no_seam(self, band: int, monkeypatch: pytest.MonkeyPatch) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
-        monkeypatch.setattr(png, "MAX_CHUNK", 1_000)
+        monkeypatch.setattr(png, "BAND_BYTES", band)
         encoded = png.encode_png(pixels)
-        assert len([kind for kind, _ in chunks(encoded) if kind == b"IDAT"]) == 8
+        assert all(body for kind, body in chunks(encoded) if kind == b"IDAT")
+        assert np.array_equal(read(encoded), pixels)
+
+    @pytest.mark.usefixtures("deflate")
+    def test_more_than_one_chunk(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (1_200, 1_000, 3), dtype=np.uint8)
+        encoded = png.encode_png(pixels)
+        assert len([kind for kind, _ in chunks(encoded) if kind == b"IDAT"]) > 2
         assert np.array_equal(read(encoded), pixels)
 
     def test_both_libraries_compress_alike(self) -> None:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -194,9 +195,18 @@ class TestComposite:
         image, mask = Image.fromarray(scene()), random_map(2)[:80, :120]
         before = image.tobytes()
         assert reference.composite(image, mask, "mask", MaskOptions(), b"x") is mask
-        assert reference.composite_image(image, mask, "mask", MaskOptions(), b"x").mode == "L"
         reference.composite(image, mask, "se", MaskOptions(), b"x")
         assert image.tobytes() == before
+
+    @pytest.mark.parametrize("color", [(9, 8, 7), "random"])
+    @pytest.mark.parametrize("threshold", [None, 50])
+    @pytest.mark.parametrize("band", [1, 300, 1_000, 70 * 50])
+    def test_bands_leave_no_seam(self, band: int, threshold: int | None, color: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        image, options = Image.fromarray(scene(70, 50)), MaskOptions(color=color)
+        mask = reference.apply_threshold(random_map(4)[100:150, :70], threshold)
+        whole = reference.composite(image, mask, "se", options, b"x")
+        monkeypatch.setattr(reference, "BAND_PIXELS", band)
+        assert np.array_equal(reference.composite(image, mask, "se", options, b"x"), whole)
 
     def test_a_mask_of_another_size_is_refused(self) -> None:
         with pytest.raises(ValueError, match="the mask is"):
