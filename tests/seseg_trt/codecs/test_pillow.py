@@ -74,7 +74,7 @@ class TestCorpus:
     def test_of_several_frames_the_first(self, name: str) -> None:
         assert np.array_equal(pixels_of(images()[name][0]), scene())
 
-    @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF decoder")
+    @pytest.mark.skipif("avif" not in features.modules or not features.check("avif"), reason="this Pillow has no AVIF decoder")
     def test_avif(self) -> None:
         data = saved(Image.fromarray(scene()), "AVIF", quality=95)
         assert pillow.decode(data, DEFAULT).source_format == "AVIF"
