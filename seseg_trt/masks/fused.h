@@ -88,6 +88,10 @@ SESEG_FUNCTION void store_vector(u8* global, const Vector& value) {
 SESEG_FUNCTION void fetch(u8* shared, const u8* global, u32 bytes, u32 lane) {
     u32 at = 0;
     if (aligned(global, 16)) {
+        if (bytes == RUN_BYTES) {  // nearly always: three accesses with no loop around them
+            for (u32 i = 0; i < 3; ++i) fetch_vector(shared + 512 * i + 16 * lane, global + 512 * i + 16 * lane);
+            return;
+        }
         for (at = 16 * lane; at + 16 <= bytes; at += 512) fetch_vector(shared + at, global + at);
         at = bytes & ~15u;
     } else if (aligned(global, 4)) {
@@ -101,6 +105,11 @@ SESEG_FUNCTION void fetch(u8* shared, const u8* global, u32 bytes, u32 lane) {
 SESEG_FUNCTION void store(u8* global, const u8* shared, u32 bytes, u32 lane) {
     u32 at = 0;
     if (aligned(global, 16)) {
+        if (bytes == RUN_BYTES) {
+            for (u32 i = 0; i < 3; ++i)
+                store_vector(global + 512 * i + 16 * lane, *reinterpret_cast<const Vector*>(shared + 512 * i + 16 * lane));
+            return;
+        }
         for (at = 16 * lane; at + 16 <= bytes; at += 512)
             store_vector(global + at, *reinterpret_cast<const Vector*>(shared + at));
         at = bytes & ~15u;

@@ -15,50 +15,14 @@ from seseg_trt.masks import reference
 from seseg_trt.masks.planning import plan_composite, plan_sample
 from seseg_trt.masks.records import RUN, DeviceImage, DeviceSource
 
-from .kernel_host import Case, Host, Pixels, aligned, compile_harness, make_case
+from .kernel_host import Case, Host, aligned, compile_harness, expected, make_case, sizes
 
 THRESHOLDS = (None, 0, 1, 25, 50, 99, 100)
-PRIMES = (2, 3, 5, 7, 11, 13, 17, 31, 61, 127, 131, 251, 257, 263, 509, 521, 1021, 1031)
 
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
     return Host(compile_harness(tmp_path_factory.mktemp("kernels")))
-
-
-def sizes() -> list[tuple[int, int]]:
-    """Over 400 sizes: every edge that the kernels have, and what lies between."""
-    rng = np.random.default_rng(20)
-    found = [(1, 1), (1, 256), (256, 1), (256, 256), (255, 257), (8000, 1), (8000, 31), (1, 2000), (8001, 3), (3, 8001)]
-    found += list(itertools.product((1, 2, 3, 4, 5, 15, 16, 17), (1, 2, 3, 4, 5, 255, 256, 300)))
-    found += list(zip(PRIMES, reversed(PRIMES), strict=True)) + [(p, p) for p in PRIMES[:14]]
-    found += [(w, 40) for w in range(120, 137)] + [(40, h) for h in range(250, 262)]
-    found += [(w, 9) for w in (RUN - 1, RUN, RUN + 1, 2 * RUN - 1, 2 * RUN, 2 * RUN + 1, 4 * RUN + 3)]
-    found += [(500 + i, 300 - i) for i in range(20)] + [(640, 480), (512, 512), (1280, 96), (100, 1280)]
-    # spread evenly over magnitudes, not over pixels, or nearly all would be large
-    found += [(int(w), int(h)) for w, h in np.exp(rng.uniform(0, np.log(700), (330, 2))).tolist()]
-    return found
-
-
-def expected(case: Case, threshold: int | None, color: tuple[int, int, int] | str, keys: npt.NDArray[np.uint64]) -> dict[str, Pixels]:
-    """What Pillow makes, by Pillow's own calls."""
-    height, width, _ = case.source.shape
-    side = case.map.shape[0]
-    stretched = Image.fromarray(case.map).resize((width, side), Image.Resampling.BICUBIC)
-    mask = np.asarray(stretched.resize((width, height), Image.Resampling.BICUBIC))
-    if threshold is not None:
-        mask = np.where(mask > 255 * threshold / 100, 255, 0).astype(np.uint8)
-    found = {"mask": mask, "bits": np.packbits(mask > 127, axis=1)}
-    for name, cover, key in (("se", 255 - mask, keys[0]), ("nse", mask, keys[1])):
-        image = Image.fromarray(case.source)
-        if color == "random":
-            words = np.random.Philox(key=key).random_raw(-(-3 * width * height // 8)).astype("<u8")
-            paste: object = Image.fromarray(words.view(np.uint8)[: 3 * width * height].reshape(height, width, 3))
-        else:
-            paste = color
-        image.paste(paste, (0, 0), Image.fromarray(cover))
-        found[name] = np.asarray(image).reshape(height, 3 * width)
-    return found
 
 
 def differing(host: Host, cases: list[Case], threshold: int | None, color: object, size: int = 256, in_reverse: bool = False) -> int:

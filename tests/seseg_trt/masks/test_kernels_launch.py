@@ -1,0 +1,100 @@
+"""Kernels and Workspace with a device that is the host: the same calls that a GPU gets, memory grown and used again."""
+
+from __future__ import annotations
+
+import ctypes
+import types
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from seseg_trt.masks import reference
+from seseg_trt.masks.kernels import DeviceSource, Kernels
+
+from .kernel_host import Host, Pixels, aligned, compile_harness, make_case
+
+
+class HostBuffer:
+    def __init__(self, device: HostDevice, nbytes: int) -> None:
+        self.memory, self.address = aligned(nbytes, 256)
+        self.nbytes, self.device = nbytes, device
+        device.held += nbytes
+
+    def free(self) -> None:
+        self.device.held -= self.nbytes
+
+
+class HostStream:
+    def __init__(self) -> None:
+        self.copies = 0
+
+    def copy_in(self, address: int, host: npt.NDArray[Any]) -> None:
+        assert host.flags.c_contiguous
+        ctypes.memmove(address, host.ctypes.data, host.nbytes)
+        self.copies += 1
+
+
+class HostDevice:
+    """What Kernels needs of seseg_trt.cuda.Device, on the host."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.gpu = types.SimpleNamespace(capability=(9, 0))
+        self.held = self.allocations = 0
+
+    def allocate(self, nbytes: int) -> HostBuffer:
+        self.allocations += 1
+        return HostBuffer(self, nbytes)
+
+    def pinned(self, shape: tuple[int, ...]) -> Pixels:
+        return np.empty(shape, np.uint8)
+
+    def load_module(self, image: bytes) -> Any:
+        assert len(image) > 10_000
+
+        def function(name: str) -> Any:
+            def launch(grid: tuple[int, ...], block: tuple[int, ...], shared: int, stream: HostStream, args: tuple[int, ...]) -> None:
+                assert block == (256,) and stream.copies
+                assert self.host.library.launch(name.encode(), *grid, shared, ctypes.c_void_p(*args), 0) == 0
+
+            return types.SimpleNamespace(launch=launch)
+
+        return types.SimpleNamespace(function=function)
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> HostDevice:
+    return HostDevice(Host(compile_harness(tmp_path_factory.mktemp("launch"))))
+
+
+def test_sample_then_composite_in_one_workspace(device: HostDevice) -> None:
+    rng = np.random.default_rng(1)
+    kernels, stream = Kernels(device), HostStream()
+    workspace = kernels.workspace()
+    for shapes in ([(100, 80)], [(300, 280), (17, 400)], [(64, 64)]):
+        cases = [make_case(rng, w, h, outputs=("nse", "mask")) for w, h in shapes]
+        out, address = aligned(len(shapes) * 256 * 256 * 3, 16)
+        sources = [DeviceSource(c.image.width, c.image.height, c.image.source) for c in cases]
+        kernels.sample(sources, 256, address, workspace, stream)
+        kernels.composite([c.image for c in cases], 256, 50, (1, 2, 3), workspace, stream)
+        for case, sampled in zip(cases, out.reshape(-1, 256, 256, 3), strict=True):
+            assert np.array_equal(sampled, reference.sample_nearest(case.source, 256))
+            mask = reference.apply_threshold(reference.resize_map(case.map, case.image.width, case.image.height), 50)
+            assert np.array_equal(case.outputs["mask"], mask)
+    assert stream.copies == 6
+    assert device.held == workspace.nbytes > 0
+    workspace.close()
+    assert device.held == 0
+
+
+def test_a_workspace_grows_only_when_it_must(device: HostDevice) -> None:
+    workspace = Kernels(device).workspace()
+    before = device.allocations
+    for nbytes in (1000, 900, 1100, 5000, 1, 5000):
+        workspace.reserve(nbytes, 10)
+        assert workspace.nbytes >= nbytes
+    assert device.allocations == before + 2
+    workspace.close()
+    workspace.close()
