@@ -4,7 +4,7 @@ Only formats of :data:`FORMATS` are opened: raster images whose decoders run ins
 programs (PostScript), are drawings (metafiles), have no signature (a text could pass for a TGA), or are decoded by slow Python.
 
 Nothing of Pillow's global state is changed: not its pixel limit (the size is checked here, from the header, before any pixel is
-decoded), and not ``LOAD_TRUNCATED_IMAGES``. Its warnings are silenced while images are decoded, see :class:`_PillowSilence`.
+decoded), and not ``LOAD_TRUNCATED_IMAGES``. Its warnings are silenced while images are decoded, see :class:`.silence.PillowSilence`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ import importlib
 import io
 import re
 import struct
-import threading
-import warnings
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import BadImage
 from ..options import DecodeOptions, EncodeOptions
+from .silence import PillowSilence
 from .sniff import ends_early, unsupported_kind
 
 if TYPE_CHECKING:
@@ -52,6 +50,8 @@ WEBP_MAX_SIDE = 16_383
 SUBSAMPLING = {"444": "4:4:4", "422": "4:2:2", "420": "4:2:0"}
 WEBP_METHOD = 2
 """libwebp's effort, 0 to 6: on a photograph, 2 takes half of the time of the default (4) and adds 5% to the file."""
+
+_SILENCE = PillowSilence()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,6 +87,9 @@ def decode(data: bytes, options: DecodeOptions) -> Decoded:
     Raises:
         BadImage: with the reason ``empty``, ``not_an_image``, ``unsupported``, ``too_large``, ``truncated`` or ``decode_error``.
             Nothing else is raised, whatever the bytes are.
+
+    One kind of damage is not noticed: a JPEG with a hole in its scan that still ends, or is zeros to its end. libjpeg fills such a
+    hole with grey and only warns, and Pillow does not pass its warnings on. It is masked as the picture that it shows.
     """
     if not data:
         raise BadImage("empty", "the file has 0 bytes")
@@ -330,34 +333,3 @@ def _explained(error: Exception, data: bytes, source_format: str) -> BadImage:
 
 def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-class _PillowSilence:
-    """Keeps Pillow's warnings from the terminal, and from being raised, while any thread decodes.
-
-    Damaged metadata, odd palettes and sizes over Pillow's own limit make it warn about images that are fine here.
-    ``warnings.catch_warnings`` can't be used by several threads at once: each restores the filters that it found, in any order.
-    So one filter, for Pillow's modules alone, is put in front by the first thread that comes and removed by the last that goes.
-    """
-
-    _ENTRY = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._ENTRY not in warnings.filters:
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                while self._ENTRY in warnings.filters:
-                    warnings.filters.remove(self._ENTRY)  # type: ignore[attr-defined]
-
-
-_SILENCE = _PillowSilence()
