@@ -91,7 +91,7 @@ def entries_in(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Entry], li
     Raises:
         UsageError: a path names nothing.
     """
-    scan = Scan(set(), None)
+    scan = Scan(os.devnull, os.devnull, None)  # nothing is written, so nothing is closed to reading
     for path in paths:
         scan.add(os.fspath(path))
     refused = [Undecodable(item.path, reason, message) for item, reason, message in scan.refused]
