@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .backends.base import Backend, FakeBackend
     from .errors import BadImage, CheckpointError, DeviceError, GateError, ModelError, SesegError, StoppedError, UsageError
-    from .files import RunOptions, Watch, segment_files
+    from .files import Watch, segment_files
     from .options import DecodeOptions, EncodeOptions, MaskOptions
     from .run.report import Summary
+    from .run_options import RunOptions
     from .segmenter import Segmenter
 
 __version__ = "0.1.0"
@@ -29,7 +30,7 @@ _HOMES = {
     "GateError": "errors",
     "MaskOptions": "options",
     "ModelError": "errors",
-    "RunOptions": "files",
+    "RunOptions": "run_options",
     "Segmenter": "segmenter",
     "SesegError": "errors",
     "StoppedError": "errors",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import logging
 import os
 import signal
@@ -11,7 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from .files import Watch
+from .run.output import STATE_NAME
+
+if TYPE_CHECKING:
+    from .run.journal import Row
+    from .run.plan import WorkPlan
+    from .run.report import Summary
+    from .run.resume import Todo
+    from .run_options import RunOptions
 
 SECONDS_PER_LINE = 10.0
 
@@ -139,4 +153,53 @@ class Signals:
             os._exit(128 + number)
         self.received = number
         self.stop()
-        self._say(f"{signal.Signals(number).name}: finishing what is in flight; once more to stop at once (what is committed stays)")
+        with contextlib.suppress(RuntimeError):  # the signal may have come in the middle of a write to the same stream
+            self._say(f"{signal.Signals(number).name}: finishing what is in flight; once more to stop at once (what is committed stays)")
+
+
+class Shown:
+    """What a run over files shows. ``watch`` is for :func:`seseg_trt.segment_files`."""
+
+    def __init__(self, state: Path, stack: contextlib.ExitStack, *, quiet: bool) -> None:
+        self._state = state
+        self._stack = stack
+        self._quiet = quiet
+        self._progress: Progress | None = None
+        self._signals = stack.enter_context(Signals(self._note))
+        self.watch = Watch(self._planned, self._started, self._committed)
+
+    def _note(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress.note(text)
+
+    def _planned(self, plan: WorkPlan, todo: Todo) -> None:
+        terminal = self._stack.enter_context(everything_to(self._state / "log.txt"))
+        self._progress = Progress(terminal, len(todo.items), quiet=self._quiet)
+        self._stack.callback(self._progress.close)
+        if not self._quiet:
+            self._note(f"{plan.inputs} inputs, {len(todo.items)} to do" + ("; loading the network" if todo.items else ""))
+
+    def _started(self, stop: Callable[[], None]) -> None:
+        self._signals.stop = stop
+
+    def _committed(self, row: Row) -> None:
+        if self._progress is not None:
+            self._progress.advance(bad=row.state == "quarantined")
+
+    def finish(self, summary: Summary, *, as_json: bool, quiet: bool) -> int:
+        """Show the summary, after the run; return the exit code."""
+        summary = dataclasses.replace(summary, signal=self._signals.received)
+        if as_json:
+            click.echo(json.dumps(summary.as_dict()))
+        elif not quiet:
+            for line in summary.lines():
+                click.echo(line, err=True)
+        return summary.exit_code
+
+
+@contextlib.contextmanager
+def run_shown(target: str, options: RunOptions, *, quiet: bool) -> Iterator[Shown]:
+    """Show a run's progress, answer signals, and keep the words of native libraries in the run's log while it lasts."""
+    state = Path(options.state_dir) if options.state_dir else Path(target) / STATE_NAME
+    with contextlib.ExitStack() as stack:
+        yield Shown(state, stack, quiet=quiet)

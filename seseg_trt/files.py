@@ -2,70 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import math
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import cache
-from .backends.select import BackendName, check_device, create_backend
 from .errors import StoppedError, UsageError
+from .lanes.select import open_lane
 from .options import DecodeOptions, EncodeOptions, MaskOptions, digest
+from .run.claims import SharedWork
 from .run.journal import Journal, Row
-from .run.output import STATE_NAME, OutputFolder, RunLock
+from .run.output import STATE_NAME, OutputFolder, Outputs
 from .run.plan import Naming, WorkPlan, make_plan
+from .run.presence import Presence, alone
 from .run.report import Summary
-from .run.resume import Identity, OnChange, Overwrite, Todo, find_todo, plan_rows
-from .run.stream import Stream, StreamOptions, StreamResult
+from .run.resume import Identity, Todo, find_todo, refused_rows
+from .run.scan import is_remote
+from .run.stream import Stream, StreamResult
+from .run_options import RunOptions
 
 if TYPE_CHECKING:
+    from .artifact import Artifact
     from .backends.base import Backend
-    from .lanes.base import Lane
 
+__all__ = ["RunOptions", "Watch", "plan_files", "retry_files", "segment_files"]
 
-@dataclasses.dataclass(frozen=True)
-class RunOptions:
-    """How a run over files goes; none of it changes an output's bytes.
-
-    Attributes:
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        backend: force one; None: the artifact and the device decide.
-        threads: cores for a CPU backend; None: all.
-        workers: threads each for decoding, compositing and encoding; None: as many as cores, 4 at most.
-        memory: bytes of images in flight, at most.
-        keep_suffix: the input's suffix stays in the outputs' names.
-        base: what names are relative to; None: see the README's section on inputs.
-        state_dir: where the journal is kept; None: ``OUTPUT_DIR/.seseg``.
-        on_change: inputs done with other options or another model: ``refuse`` or ``redo``.
-        overwrite: outputs that no journal knows: None refuses, ``skip``, ``redo``.
-        durable: flush every output to the disk.
-        retry: try all that was quarantined again.
-        max_failures: stop when more inputs than this fail; a float is a share of all inputs.
-    """
-
-    device: str = "auto"
-    backend: BackendName | None = None
-    threads: int | None = None
-    workers: int | None = None
-    memory: int = 1 << 30
-    keep_suffix: bool = False
-    base: str | None = None
-    state_dir: str | None = None
-    on_change: OnChange = "refuse"
-    overwrite: Overwrite | None = None
-    durable: bool = False
-    retry: bool = False
-    max_failures: int | float | None = None
-
-    def __post_init__(self) -> None:
-        check_device(self.device)
-        for name in ("threads", "workers", "memory"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} can't be {value}", "give 1 or more")
+SETTINGS = "settings"
 
 
 @dataclasses.dataclass
@@ -83,6 +50,30 @@ class Watch:
     committed: Callable[[Row], None] = lambda row: None
 
 
+@dataclasses.dataclass(frozen=True)
+class What:
+    """What a run makes: all that decides its outputs' bytes."""
+
+    artifact: Artifact | None
+    masks: MaskOptions
+    decoding: DecodeOptions
+    encoding: EncodeOptions
+    backend: Backend | None = None
+
+    def identity(self) -> Identity:
+        """Return what the journal keeps of it."""
+        deciding = (
+            # Neutral is what can't change an output's bytes, so that it is not taken for a change. The kinds of output have names of
+            # their own; a higher bound on pixels changes who is quarantined, not how a mask looks.
+            dataclasses.replace(self.masks, outputs=(), seed=self.masks.seed if self.masks.color == "random" else 0),
+            dataclasses.replace(self.decoding, max_pixels=1),
+            EncodeOptions(self.encoding.format) if self.encoding.format == "png" else self.encoding,
+        )
+        if self.artifact is not None:
+            return Identity(digest(*deciding), self.artifact.sha256)
+        return Identity(digest(*deciding), f"backend:{self.backend.name if self.backend else ''}")
+
+
 def plan_files(
     inputs: Sequence[str],
     output_dir: str,
@@ -94,7 +85,7 @@ def plan_files(
 ) -> WorkPlan:
     """Find all inputs and name their outputs, without touching anything. See :func:`seseg_trt.run.plan.make_plan`."""
     naming = Naming(masks.outputs, encoding.format, options.keep_suffix)
-    return make_plan(inputs, output_dir, naming, listed=listed, base=options.base, state_dir=options.state_dir)
+    return make_plan(inputs, output_dir, naming, listed=listed, base=options.base, state_dir=options.state_dir, shard=options.shard)
 
 
 def segment_files(
@@ -112,6 +103,8 @@ def segment_files(
 ) -> Summary:
     """Mask files into a folder; resume if it was begun before.
 
+    Several processes may run the same at once, also on one output folder: they share the work.
+
     Args:
         inputs: files, folders (recursively) and globs.
         output_dir: made when it is not there. The inputs' tree is mirrored in it; the run's state lies in its ``.seseg``.
@@ -125,95 +118,174 @@ def segment_files(
         The summary; ``summary.quarantined`` counts what could not be masked, and a run that was ended early says so in ``stopped``.
 
     Raises:
-        UsageError: nothing has been written: arguments that exclude each other, colliding outputs, another run at work.
+        UsageError: nothing has been written: arguments that exclude each other, colliding outputs, another run at work with other options.
         ModelError, DeviceError: the network can't be run; nothing has been masked.
         StoppedError: the output folder or the state folder can't be written at all.
     """
-    masks, decoding, encoding = masks or MaskOptions(), decoding or DecodeOptions(), encoding or EncodeOptions()
-    options, watch = options or RunOptions(), watch or Watch()
+    masks, encoding, options = masks or MaskOptions(), encoding or EncodeOptions(), options or RunOptions()
     begun = time.perf_counter()
-    root = Path(output_dir)
-    plan = plan_files([os.fspath(i) for i in inputs], str(root), masks=masks, encoding=encoding, options=options, listed=listed)
+    target = os.fspath(output_dir)
+    plan = plan_files([os.fspath(i) for i in inputs], target, masks=masks, encoding=encoding, options=options, listed=listed)
     artifact = None if backend is not None else cache.find_model(model)
-    identity = Identity(
-        digest(*_deciding(masks, decoding, encoding)),
-        "backend:" + backend.name if artifact is None and backend else artifact.sha256 if artifact else "",
+    what = What(artifact, masks, decoding or DecodeOptions(), encoding, backend)
+    return _run(plan, what, target, options, watch or Watch(), begun)
+
+
+def retry_files(
+    output_dir: str | os.PathLike[str],
+    *,
+    options: RunOptions | None = None,
+    watch: Watch | None = None,
+    backend: Backend | None = None,
+) -> Summary:
+    """Run all quarantined inputs of an output folder again, with the options and the model that they were run with.
+
+    Args:
+        output_dir: of an earlier run.
+        options: how it goes; ``state_dir`` says where its journal is, if that is not in the folder.
+        watch, backend: as for :func:`segment_files`.
+
+    Raises:
+        UsageError: there is no journal, or the model has changed since.
+        ModelError, DeviceError, StoppedError: as :func:`segment_files` does.
+    """
+    options = options or RunOptions()
+    begun = time.perf_counter()
+    target = os.fspath(output_dir)
+    path = _state_dir(target, options) / "journal.sqlite"
+    if not path.is_file():
+        raise UsageError(f"there is no journal {path}", "name the output folder of an earlier run, and its --state folder if it had one")
+    with contextlib.closing(Journal(path)) as journal:
+        settings = json.loads(journal.get_meta(SETTINGS) or "null")
+        if settings is None:
+            raise UsageError(f"{path} does not say how its inputs were run", "run the segment command again with --retry-quarantined")
+        naming = Naming(tuple(settings["masks"]["outputs"]), settings["encoding"]["format"], settings["keep_suffix"])
+        plan = WorkPlan([], 0, [], naming)
+        for row in journal.rows("quarantined"):
+            plan.items.append(row.item())
+    masks = settings["masks"]
+    color = masks["color"] if masks["color"] == "random" else tuple(masks["color"])
+    what = What(
+        None if backend is not None else cache.find_model(settings["model"]),
+        MaskOptions(tuple(masks["outputs"]), color, masks["threshold"], masks["seed"]),
+        DecodeOptions(**settings["decoding"]),
+        EncodeOptions(**settings["encoding"]),
+        backend,
     )
-    state = Path(options.state_dir) if options.state_dir else root / STATE_NAME
-    with RunLock(state):
-        journal = Journal(state / "journal.sqlite", durable=options.durable)
-        try:
-            todo = find_todo(plan, journal, root, identity, on_change=options.on_change, overwrite=options.overwrite, retry=options.retry)
-            journal.put(plan_rows(plan, identity, time.time()))
-            watch.planned(plan, todo)
-            result, description = StreamResult(), "nothing to do"
+    options = dataclasses.replace(options, retry=True, keep_suffix=settings["keep_suffix"])
+    return _run(plan, what, target, options, watch or Watch(), begun)
+
+
+def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Watch, begun: float) -> Summary:
+    state = _state_dir(target, options)
+    identity = what.identity()
+    certified = _certificate(what.artifact, options)
+    outputs = _open_outputs(target, options)
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(contextlib.closing(Journal(state / "journal.sqlite", durable=options.durable)))
+        with alone(state):
+            presence = stack.enter_context(Presence(state / "runs", {"work": _work_name(identity, plan.naming)}))
+            _refuse_other_work(presence, state)
+            todo = find_todo(plan, journal, outputs, identity, options.choices)
+            journal.put(refused_rows(plan, journal, identity, time.time()))
+            journal.set_meta(SETTINGS, json.dumps(_settings(what, plan.naming)))
+        watch.planned(plan, todo)
+        work = SharedWork(journal, presence, todo.items)
+        result, description = StreamResult(), "nothing to do"
+        startup = time.perf_counter() - begun
+        if todo.items:
+            lane = open_lane(
+                what.artifact,
+                what.masks,
+                what.decoding,
+                what.encoding,
+                device=options.device,
+                backend=what.backend or options.backend,
+                threads=options.threads,
+                measure=options.measure,
+            )
+            description = lane.description
+            stack.callback(lane.close)
+            stack.callback(outputs.close)
+            outputs.prepare()
             startup = time.perf_counter() - begun
-            if todo.items:
-                if backend is None:
-                    assert artifact is not None
-                    backend = create_backend(artifact, backend=options.backend, device=options.device, threads=options.threads)
-                output = OutputFolder(root, durable=options.durable)
-                lane = _make_lane(backend, masks, decoding, encoding)
-                description = lane.description
-                startup = time.perf_counter() - begun
-                try:
-                    stream = Stream(lane, output, journal, plan.naming, _stream_options(options, decoding, plan.inputs), watch.committed)
-                    watch.started(stream.stop)
-                    result = stream.run(todo.items)
-                finally:
-                    lane.close()
-                    output.close()
-            _write_quarantine(journal, state / "quarantine.jsonl", result)
-        finally:
-            journal.close()
+            remote = any(is_remote(name) for name in (target, todo.items[0].root))
+            stream_options = options.stream(what.decoding.max_pixels, plan.inputs, remote=remote)
+            stream = Stream(lane, outputs, journal, plan.naming, stream_options, watch.committed)
+            watch.started(stream.stop)
+            result = stream.run(work)
+        work.finish()
+        _write_quarantine(journal, state / "quarantine.jsonl", result)
     return Summary(
         inputs=plan.inputs,
         done=result.done,
-        skipped=todo.skipped + plan.ignored,
-        quarantined=result.quarantined + todo.quarantined + len(plan.refused),
-        left=len(todo.items) - result.done - result.quarantined,
+        skipped=todo.skipped + plan.ignored + work.done_elsewhere,
+        quarantined=result.quarantined + todo.quarantined + len(plan.refused) + work.quarantined_elsewhere,
+        left=len(todo.items) - result.done - result.quarantined - work.done_elsewhere - work.quarantined_elsewhere,
         seconds=result.seconds,
         startup_seconds=startup,
         decoded_by=result.decoded_by,
         megapixels=result.pixels / 1e6,
         stages=tuple(result.stages),
         device=description,
-        model=str(artifact or (backend.name if backend else "")),
-        model_sha256=artifact.sha256 if artifact else "",
-        output_dir=root,
+        model=str(what.artifact or (what.backend.name if what.backend else "")),
+        model_sha256=what.artifact.sha256 if what.artifact else "",
+        certificate=certified,
+        output_dir=target,
         state_dir=state,
         stopped=result.stopped,
     )
 
 
-def _make_lane(backend: Backend, masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptions) -> Lane:
-    from .lanes.cpu import CPULane
-
-    return CPULane(backend, masks, decoding, encoding)
-
-
-def _deciding(masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptions) -> tuple[MaskOptions, DecodeOptions, EncodeOptions]:
-    """Return the options with everything neutral that can't change an output's bytes, so that it is not taken for a change.
-
-    The kinds of output don't: each has a name of its own. A higher bound on pixels changes who is quarantined, not how a mask looks.
-    """
-    return (
-        dataclasses.replace(masks, outputs=(), seed=masks.seed if masks.color == "random" else 0),
-        dataclasses.replace(decoding, max_pixels=1),
-        EncodeOptions(encoding.format) if encoding.format == "png" else encoding,
-    )
+def _state_dir(target: str, options: RunOptions) -> Path:
+    if options.state_dir is not None:
+        return Path(options.state_dir)
+    if is_remote(target):
+        raise UsageError(f"the journal of a run can't be kept in {target}", "add --state DIR, a local folder; one for each process")
+    return Path(target) / STATE_NAME
 
 
-def _stream_options(options: RunOptions, decoding: DecodeOptions, inputs: int) -> StreamOptions:
-    cores = len(os.sched_getaffinity(0))
-    limit = options.max_failures
-    return StreamOptions(
-        workers=options.workers or min(4, cores),
-        memory=options.memory,
-        # the largest honest file: 16-bit RGBA, uncompressed, with room for its metadata
-        max_file_bytes=decoding.max_pixels * 8 + (64 << 20),
-        max_failures=math.floor(limit * inputs) if isinstance(limit, float) else limit,
-    )
+def _open_outputs(target: str, options: RunOptions) -> Outputs:
+    if is_remote(target):
+        from .run.remote import RemoteOutputs
+
+        return RemoteOutputs(target)
+    return OutputFolder(Path(target), durable=options.durable)
+
+
+def _certificate(artifact: Artifact | None, options: RunOptions) -> str:
+    if artifact is None:
+        return ""
+    from .certificate import certificate_line, require_certificate
+
+    if options.require_certificate:
+        require_certificate(artifact)
+    return certificate_line(artifact)
+
+
+def _work_name(identity: Identity, naming: Naming) -> str:
+    return json.dumps([identity.options, identity.artifact, dataclasses.astuple(naming)])
+
+
+def _refuse_other_work(presence: Presence, state: Path) -> None:
+    """Raise if a process that makes something else is at work on the same journal: they would undo each other's."""
+    mine = json.loads((presence.folder / presence.name).read_bytes())["work"]
+    for name, says in presence.others().items():
+        if says.get("work") != mine:
+            raise UsageError(
+                f"process {name.partition('-')[0]} is at work on {state} with other options or another model",
+                "wait for it, or give this run an output folder of its own",
+            )
+
+
+def _settings(what: What, naming: Naming) -> dict[str, Any]:
+    return {
+        "model": None if what.artifact is None else str(what.artifact.path),
+        "masks": dataclasses.asdict(what.masks),
+        "decoding": dataclasses.asdict(what.decoding),
+        "encoding": dataclasses.asdict(what.encoding),
+        "keep_suffix": naming.keep_suffix,
+    }
 
 
 def _write_quarantine(journal: Journal, target: Path, result: StreamResult) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import BadImage
 from ..options import OutputKind
+
+Measure = Literal["stats", "rle"] | None
+"""What of each mask is measured: nothing, its figures, or these and its run lengths."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Frame:
         network_input: uint8 [S, S, 3].
         confidence: uint8 [S, S], once inferred.
         rendered: the outputs' pixels, once composited.
+        measured: figures of the mask, if they were asked for, once composited: see :mod:`seseg_trt.masks.measure`.
     """
 
     identity: bytes
@@ -43,6 +47,7 @@ class Frame:
     network_input: Any
     confidence: npt.NDArray[np.uint8] | None = None
     rendered: dict[OutputKind, Any] = dataclasses.field(default_factory=dict)
+    measured: dict[str, Any] | None = None
 
 
 class Lane(Protocol):

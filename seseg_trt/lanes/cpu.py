@@ -11,8 +11,9 @@ from ..codecs import pillow
 from ..codecs.png import encode_png
 from ..errors import BadImage
 from ..masks import reference
+from ..masks.measure import measure_mask
 from ..options import DecodeOptions, EncodeOptions, MaskOptions, OutputKind
-from .base import Frame, Source
+from .base import Frame, Measure, Source
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
@@ -24,18 +25,23 @@ class CPULane:
     Args:
         backend: a backend that takes host arrays; the lane owns it and closes it.
         masks, decoding, encoding: what the user chose.
+        measure: what of each mask is measured.
     """
 
     name = "cpu"
     batch_size = 1  # larger batches gain nothing on a CPU
 
-    def __init__(self, backend: Backend, masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptions) -> None:
+    def __init__(
+        self, backend: Backend, masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptions, measure: Measure = None
+    ) -> None:
         self._backend = backend
         self._masks = masks
         self._decoding = decoding
         self._encoding = encoding
+        self._measure = measure
         self.input_size = backend.input_size
         self.description = backend.description
+        pillow.probe_pixels(b"\0")  # so that the start-up pays for loading Pillow's formats, and not the first image
 
     def pixels(self, source: Source) -> int:
         """Return the image's pixel count from its header. See :class:`seseg_trt.lanes.base.Lane`."""
@@ -64,9 +70,11 @@ class CPULane:
         """Make each frame's outputs at the size of its image."""
         for frame in batch:
             assert frame.confidence is not None
-            if self._masks.outputs:
-                mask = reference.resize_map(frame.confidence, frame.width, frame.height)
-                mask = reference.apply_threshold(mask, self._masks.threshold)
+            if self._masks.outputs or self._measure:
+                opacity = reference.resize_map(frame.confidence, frame.width, frame.height)
+                mask = reference.apply_threshold(opacity, self._masks.threshold)
+                if self._measure:
+                    frame.measured = measure_mask(opacity, self._masks.threshold, rle=self._measure == "rle")
                 for kind in self._masks.outputs:
                     frame.rendered[kind] = reference.composite(frame.image, mask, kind, self._masks, frame.identity)
             frame.image = None

@@ -4,27 +4,54 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import itertools
 import os
 import shutil
 from pathlib import Path
-from types import TracebackType
+from typing import Protocol
 
-from ..errors import BadImage, StoppedError, UsageError
+from ..errors import BadImage, StoppedError
+from .presence import Presence
 
 STATE_NAME = ".seseg"
 
 _PER_IMAGE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
 """What is wrong with one output's name; everything else is wrong with the disk, and ends the run."""
 
+Made = tuple[str, int]
+"""An output's SHA-256 (hex) and size in bytes."""
+
+
+class Outputs(Protocol):
+    """Where outputs go."""
+
+    def size(self, name: str) -> int | None:
+        """Return the size in bytes of what is there under a name, or None."""
+        ...
+
+    def prepare(self) -> None:
+        """Get ready to write. Raises StoppedError."""
+        ...
+
+    def write(self, name: str, data: bytes) -> Made:
+        """Write one output, whole or not at all, over what is there. Raises BadImage (of this name) and StoppedError (of all)."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove an output of ours, if it is there."""
+        ...
+
+    def close(self) -> None:
+        """Leave nothing but outputs."""
+        ...
+
 
 class OutputFolder:
-    """The folder that outputs go to.
+    """A local folder.
 
-    A file is written under ``.seseg/tmp`` on the same disk and then renamed to its place. What a killed run left there is removed
-    when the folder is opened.
+    A file is written under ``.seseg/tmp`` on the same disk and then renamed to its place. What killed runs left there is removed
+    when the folder is prepared.
 
     Args:
         root: made when it is not there.
@@ -34,98 +61,105 @@ class OutputFolder:
     def __init__(self, root: Path, *, durable: bool = False) -> None:
         self.root = root
         self._durable = durable
-        self._temporary = root / STATE_NAME / "tmp"
+        self._state = root / STATE_NAME
         self._numbers = itertools.count()
         self._made: set[str] = set()
+        self._presence: Presence | None = None
+        self._temporary = ""
+
+    def size(self, name: str) -> int | None:
+        """See :class:`Outputs`."""
         try:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary.mkdir(parents=True, exist_ok=True)
+            return os.lstat(os.path.join(self.root, name)).st_size
+        except OSError:
+            return None
+
+    def prepare(self) -> None:
+        """Make the temporary folder of this process, and remove those of dead ones."""
+        try:
+            self._presence = Presence(self._state / "writers", {})
+            folders = self._state / "tmp"
+            self._temporary = os.path.join(folders, self._presence.name)
+            while not os.path.isdir(self._temporary):  # another process that ends may remove its empty parent meanwhile
+                with contextlib.suppress(FileNotFoundError):
+                    os.makedirs(self._temporary)
+            for name in os.listdir(folders):
+                if not self._presence.is_alive(name):
+                    shutil.rmtree(folders / name, ignore_errors=True)
         except OSError as error:
-            raise _stopped(root, error) from error
+            raise stopped(self.root, error) from error
+        except StoppedError as error:
+            raise stopped(self.root, error.__cause__) from error
 
-    def write(self, name: str, data: bytes) -> tuple[str, int]:
-        """Write one output, whole or not at all, over what is there.
-
-        Args:
-            name: relative to the folder.
-            data: the file's bytes.
-
-        Returns:
-            The SHA-256 (hex) and the size in bytes.
-
-        Raises:
-            BadImage: this name can't be a file (too long, or a folder is in its place).
-            StoppedError: the disk refused: full, read-only, gone.
-        """
+    def write(self, name: str, data: bytes) -> Made:
+        """See :class:`Outputs`."""
         target = os.path.join(self.root, name)
-        temporary = os.path.join(self._temporary, f"{os.getpid()}-{next(self._numbers)}")
+        temporary = os.path.join(self._temporary, str(next(self._numbers)))
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
                 if self._durable:
                     file.flush()
                     os.fsync(file.fileno())
-            self._make_folder(os.path.dirname(target))
-            os.replace(temporary, target)
+            self._place(temporary, target)
         except OSError as error:
             with contextlib.suppress(OSError):  # the folder is gone or read-only: that is what is being reported
                 os.unlink(temporary)
             if error.errno in _PER_IMAGE:
                 raise BadImage("encode_error", f"its output {name} can't be written: {error.strerror}") from error
-            raise _stopped(self.root, error) from error
+            raise stopped(self.root, error) from error
         return hashlib.sha256(data).hexdigest(), len(data)
 
-    def remove(self, name: str) -> None:
-        """Remove an output of ours, if it is there."""
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self.root, name))
+    def _place(self, temporary: str, target: str) -> None:
+        folder = os.path.dirname(target)
+        self._make_folder(folder)
+        try:
+            os.replace(temporary, target)
+        except FileNotFoundError:
+            # somebody removed a folder that we had made; if the temporary file has gone as well, the whole output folder has
+            self._made.discard(folder)
+            os.stat(temporary)
+            self._make_folder(folder)
+            os.replace(temporary, target)
+        if self._durable:
+            _flush_folder(folder)
 
     def _make_folder(self, folder: str) -> None:
         if folder not in self._made:
             os.makedirs(folder, exist_ok=True)
             self._made.add(folder)
 
+    def remove(self, name: str) -> None:
+        """See :class:`Outputs`."""
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.root, name))
+
     def close(self) -> None:
         """Remove the temporary folder, and the state folder if nothing else is in it."""
-        for folder in (self._temporary, self._temporary.parent):
-            try:
+        if self._presence is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._presence.close()
+        for folder in (self._state / "tmp", self._state / "writers", self._state):
+            with contextlib.suppress(OSError):
                 folder.rmdir()
-            except OSError:
-                return
 
 
-class RunLock:
-    """Held by the one run that works on a state folder.
-
-    Raises:
-        UsageError: another run holds it.
-        StoppedError: the state folder can't be written.
-    """
-
-    def __init__(self, state_dir: Path) -> None:
-        try:
-            state_dir.mkdir(parents=True, exist_ok=True)
-            self._file = open(state_dir / "lock", "a+", encoding="utf-8")  # noqa: SIM115 - it is held as long as the lock is
-        except OSError as error:
-            raise _stopped(state_dir, error) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise UsageError(
-                f"another run is at work on {state_dir}", "wait for it, or give this run an output folder or a --state folder of its own"
-            ) from error
-
-    def __enter__(self) -> RunLock:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._file.close()
+def _flush_folder(folder: str) -> None:
+    """Make a rename last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _stopped(root: Path, error: OSError) -> StoppedError:
-    what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else (error.strerror or str(error))
+def stopped(where: object, error: BaseException | None) -> StoppedError:
+    """Return the error that ends a run whose outputs can't be written."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the disk is full"
+    else:
+        what = (isinstance(error, OSError) and error.strerror) or str(error)
     return StoppedError(
-        f"the output folder {root} can't be written: {what}",
+        f"the output folder {where} can't be written: {what}",
         "mend that and run the same command again: what is done stays done, nothing else is taken for done",
     )

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 Job = TypeVar("Job")
 
 _END = object()
+SECONDS_PER_LOOK = 0.2
 
 
 @dataclasses.dataclass
@@ -48,24 +49,32 @@ class StageReport:
 class ByteBudget:
     """A bound on the bytes in flight. One job larger than the whole budget is let in alone.
 
-    It is taken from by one thread only, so that a large job can't be starved by small ones.
+    Takers are served in the order in which they come, so that a large job can't be starved by small ones.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._used = 0
         self._changed = threading.Condition()
+        self._line = threading.Lock()
+        self._open = True
 
     def take(self, amount: int) -> None:
-        """Wait until ``amount`` bytes fit in, or nothing else is in."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._used == 0 or self._used + amount <= self.limit)
+        """Wait until ``amount`` bytes fit in, or nothing else is in, or the budget is closed."""
+        with self._line, self._changed:
+            self._changed.wait_for(lambda: not self._open or self._used == 0 or self._used + amount <= self.limit)
             self._used += amount
 
     def give(self, amount: int) -> None:
         """Give ``amount`` bytes back."""
         with self._changed:
             self._used -= amount
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let in whoever waits: the run is over, and nobody will give anything back."""
+        with self._changed:
+            self._open = False
             self._changed.notify_all()
 
 
@@ -75,93 +84,133 @@ class Stage(Generic[Job]):
 
     Attributes:
         name: for the report.
-        work: handles a batch of jobs, in place. It must not raise: what it raises ends the pipeline.
+        work: handles a batch of jobs, in place, and may return how many seconds of it it waited for later stages. It must not raise:
+            what it raises ends the pipeline.
         workers: threads.
         batch: the most jobs it wants at once; it takes what is there and never waits for more.
         capacity: the most jobs that may wait before it.
+        limit: seconds that one job may take; None: for ever.
     """
 
     name: str
-    work: Callable[[list[Job]], None]
+    work: Callable[[list[Job]], float | None]
     workers: int = 1
     batch: int = 1
     capacity: int = 4
+    limit: float | None = None
+
+
+@dataclasses.dataclass
+class _Worker(Generic[Job]):
+    """A thread of a stage. ``since`` and ``batch`` say what it is at; ``first`` is what it is to do before it takes from its queue;
+    ``ended``: nothing more will come from there."""
+
+    index: int
+    first: list[Job] = dataclasses.field(default_factory=list)
+    batch: list[Job] = dataclasses.field(default_factory=list)
+    since: float | None = None
+    ended: bool = False
+    given_up: bool = False
+    thread: threading.Thread | None = None
 
 
 class Pipeline(Generic[Job]):
     """Runs jobs through stages.
 
+    A thread can't be ended from outside. One that is over its stage's limit is given up: another takes its place, and whatever it
+    does later is not looked at. Its batch is tried again job by job; a job that was alone is over.
+
     Args:
-        source: yields the jobs; it is read in a thread of its own, named ``read`` in the reports.
+        source: yields the jobs; it is read in a thread of its own.
         stages: in order.
         is_over: tells whether a job needs no further stage; it then goes to the end at once.
+        again, too_slow: needed where a stage has a limit. ``again`` returns a copy of a job that was in a batch over its limit, to be tried alone; the old one still belongs to its thread.
+            ``too_slow`` returns a copy of one that was over its limit alone, such that it is over; it is told the stage's name.
     """
 
-    def __init__(self, source: Iterable[Job], stages: list[Stage[Job]], is_over: Callable[[Job], bool]) -> None:
+    def __init__(
+        self,
+        source: Iterable[Job],
+        stages: list[Stage[Job]],
+        is_over: Callable[[Job], bool],
+        again: Callable[[Job], Job] | None = None,
+        too_slow: Callable[[Job, str], Job] | None = None,
+    ) -> None:
         self._source = source
         self._stages = stages
         self._is_over = is_over
+        self._again = again
+        self._too_slow = too_slow
         self._queues: list[queue.Queue[object]] = [queue.Queue(stage.capacity * stage.workers + stage.batch) for stage in stages]
         self._finished: queue.Queue[object] = queue.Queue(64)
         self._queues.append(self._finished)
         self._running = [stage.workers for stage in stages]
+        self._workers: list[_Worker[Job]] = []
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
         self._abandoned = threading.Event()
-        self.reports = [StageReport("read", 1), *(StageReport(stage.name, stage.workers) for stage in stages)]
+        self._through = threading.Event()
+        self.given_up = 0
+        self.reports = [StageReport(stage.name, stage.workers) for stage in stages]
 
-    def __iter__(self) -> Generator[Job, None, None]:
-        """Start, and yield each job when it is through, in no fixed order. Raises what a stage or the source raised."""
-        threads = [threading.Thread(target=self._read, name="seseg-read", daemon=True)]
-        for index, stage in enumerate(self._stages):
-            threads += [
-                threading.Thread(target=self._run, args=(index,), name=f"seseg-{stage.name}-{n}", daemon=True) for n in range(stage.workers)
-            ]
-        for thread in threads:
+    def __iter__(self) -> Generator[Job | None, None, None]:
+        """Start, and yield each job when it is through, in no fixed order; None now and then while none is.
+
+        Raises what a stage or the source raised.
+        """
+        others = [threading.Thread(target=self._read, name="seseg-source", daemon=True)]
+        if any(stage.limit for stage in self._stages):
+            others.append(threading.Thread(target=self._watch, name="seseg-watch", daemon=True))
+        with self._lock:
+            for index, stage in enumerate(self._stages):
+                for _ in range(stage.workers):
+                    self._hire(_Worker(index))
+        for thread in others:
             thread.start()
         try:
             while (job := self._next()) is not _END:
                 yield job  # type: ignore[misc]
         finally:
             self._abandoned.set()
+            self._through.set()
             for waiting in self._queues:  # wakes stages that wait to hand something on
                 _drain(waiting)
-            for thread in threads:
+            for thread in others:
                 thread.join()
+            for worker in list(self._workers):
+                while worker.thread is not None and worker.thread.is_alive() and not self._is_stuck(worker):
+                    worker.thread.join(0.2)
         if self._failure is not None:
             raise self._failure
 
+    def _hire(self, worker: _Worker[Job]) -> None:
+        name = f"seseg-{self._stages[worker.index].name}"
+        worker.thread = threading.Thread(target=self._run, args=(worker,), name=name, daemon=True)
+        self._workers.append(worker)
+        worker.thread.start()
+
     def _next(self) -> object:
         # A timeout, since a thread that waits without one does not see signals on every platform.
-        while True:
-            try:
-                return self._finished.get(timeout=0.2)
-            except queue.Empty:
-                if self._failure is not None:
-                    return _END
+        try:
+            return self._finished.get(timeout=SECONDS_PER_LOOK)
+        except queue.Empty:
+            return _END if self._failure is not None else None
 
     def _put(self, target: queue.Queue[object], job: object) -> None:
         while not self._abandoned.is_set():
             try:
-                target.put(job, timeout=0.2)
+                target.put(job, timeout=SECONDS_PER_LOOK)
                 return
             except queue.Full:
                 continue
 
     def _read(self) -> None:
-        report = self.reports[0]
         first = self._queues[0] if self._stages else self._finished
         try:
-            jobs = iter(self._source)
-            while not self._abandoned.is_set():
-                start = time.perf_counter()
-                job = next(jobs, _END)
-                report.busy += (read := time.perf_counter()) - start
-                if job is _END:
+            for job in self._source:
+                self._put(self._finished if self._is_over(job) else first, job)
+                if self._abandoned.is_set():
                     break
-                report.jobs += 1
-                self._put(self._finished if self._is_over(job) else first, job)  # type: ignore[arg-type]
-                report.blocked += time.perf_counter() - read
         except BaseException as error:
             self._failure = self._failure or error
         self._end(0)
@@ -171,19 +220,29 @@ class Pipeline(Generic[Job]):
         for _ in range(self._stages[index].workers if index < len(self._stages) else 1):
             self._put(self._queues[index], _END)
 
-    def _run(self, index: int) -> None:
-        stage, report, source, target = self._stages[index], self.reports[index + 1], self._queues[index], self._queues[index + 1]
-        ended = False
-        while not ended and not self._abandoned.is_set():
+    def _run(self, worker: _Worker[Job]) -> None:
+        index = worker.index
+        stage, report, source, target = self._stages[index], self.reports[index], self._queues[index], self._queues[index + 1]
+        while (worker.first or not worker.ended) and not self._abandoned.is_set():
             start = time.perf_counter()
-            batch, ended = self._take_batch(source, stage.batch)
+            if worker.first:
+                batch = [worker.first.pop()]
+            else:
+                batch, worker.ended = self._take_batch(source, stage.batch)
             waited = time.perf_counter()
+            held_up = 0.0
             if batch:
+                with self._lock:
+                    worker.batch, worker.since = batch, time.monotonic()
                 try:
-                    stage.work(batch)
+                    held_up = stage.work(batch) or 0.0
                 except BaseException as error:
                     self._failure = self._failure or error
                     break
+                with self._lock:
+                    if worker.given_up:
+                        return
+                    worker.batch, worker.since = [], None
             worked = time.perf_counter()
             for job in batch:
                 self._put(self._finished if self._is_over(job) else target, job)
@@ -191,8 +250,8 @@ class Pipeline(Generic[Job]):
             with self._lock:
                 report.jobs += len(batch)
                 report.starved += waited - start
-                report.busy += worked - waited
-                report.blocked += done - worked
+                report.busy += worked - waited - held_up
+                report.blocked += done - worked + held_up
                 if batch:
                     report.queue_peak = max(report.queue_peak, source.qsize() + len(batch))
         with self._lock:
@@ -201,11 +260,39 @@ class Pipeline(Generic[Job]):
         if last:
             self._end(index + 1)
 
+    def _is_stuck(self, worker: _Worker[Job]) -> bool:
+        limit = self._stages[worker.index].limit
+        since = worker.since
+        return worker.given_up or (limit is not None and since is not None and time.monotonic() - since > limit * len(worker.batch))
+
+    def _watch(self) -> None:
+        """Give up threads that are over their stage's limit, and put others in their places."""
+        limits = [stage.limit for stage in self._stages if stage.limit]
+        while not self._through.wait(min(1.0, min(limits) / 4)):
+            for worker in list(self._workers):
+                with self._lock:
+                    if not self._is_stuck(worker) or worker.given_up:
+                        continue
+                    worker.given_up = True
+                    self._workers.remove(worker)
+                    self.given_up += 1
+                    successor = _Worker[Job](worker.index, first=worker.first, ended=worker.ended)
+                    slow = None
+                    assert self._again is not None and self._too_slow is not None
+                    if len(worker.batch) > 1:
+                        successor.first = [self._again(job) for job in reversed(worker.batch)]
+                    else:
+                        slow = self._too_slow(worker.batch[0], self._stages[worker.index].name)
+                        self.reports[worker.index].jobs += 1
+                    self._hire(successor)
+                if slow is not None:
+                    self._put(self._finished, slow)
+
     def _take_batch(self, source: queue.Queue[object], limit: int) -> tuple[list[Job], bool]:
         batch: list[Job] = []
         while len(batch) < limit:
             try:
-                job = source.get(timeout=0.2) if not batch else source.get_nowait()
+                job = source.get(timeout=SECONDS_PER_LOOK) if not batch else source.get_nowait()
             except queue.Empty:
                 if batch or self._abandoned.is_set():
                     break

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..options import OUTPUT_SUFFIX, ImageFormat, OutputKind
-from .scan import Refused, Scan, WorkItem
+from .scan import Refused, Scan, WorkItem, is_remote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +73,7 @@ def make_plan(
     listed: Sequence[str] | None = None,
     base: str | None = None,
     state_dir: str | None = None,
+    shard: tuple[int, int] | None = None,
 ) -> WorkPlan:
     """Find all inputs and name their outputs.
 
@@ -83,40 +84,43 @@ def make_plan(
         listed: more paths, from a list; they may be files or folders.
         base: see :class:`seseg_trt.run.scan.Scan`.
         state_dir: the run's own files, where they are not in the output folder; never read from.
+        shard: (i, n): of all inputs, only those of shard i of 1..n: see :func:`in_shard`. Inputs that are skipped for their names
+            have no shard; the first one counts them.
 
     Raises:
         UsageError: an argument that names nothing, an output folder that is an input folder, two inputs with one output.
     """
-    real_output = os.path.realpath(output_dir)
-    for argument in inputs:
-        if os.path.isdir(argument) and os.path.realpath(argument) == real_output:
-            raise UsageError(
-                f"the output folder is the input folder: {argument}", "choose another output folder; it may lie inside the input folder"
-            )
-    scan = Scan({real_output, os.path.realpath(state_dir or output_dir)}, base)
+    scan = Scan(output_dir, state_dir or output_dir + "/.seseg", base)
     for argument in inputs:
         scan.add(argument)
     if listed is not None:
         scan.add_group(list(listed))
-    return WorkPlan(_distinct(scan.items, naming), scan.ignored, scan.refused, naming)
+    _refuse_outputs_in_inputs(scan.items, output_dir, naming)
+    items = _distinct(scan.items, naming)
+    refused, ignored = _distinct_refused(scan.refused, items), scan.ignored
+    if shard is not None:  # only now: two inputs with one output may be of two shards
+        items = [item for item in items if in_shard(item.path, shard)]
+        refused = [entry for entry in refused if in_shard(entry.item.path, shard)]
+        ignored = ignored if shard[0] == 1 else 0
+    return WorkPlan(items, ignored, refused, naming)
 
 
 def _distinct(items: list[WorkItem], naming: Naming) -> list[WorkItem]:
     """Return the items, each once; raise if two different ones would write one output.
 
-    Ten million stems would fill gigabytes, so their hashes are compared first and only the few that meet are looked at.
+    Ten million names would fill gigabytes, so their hashes are compared first and only the few that meet are looked at.
     """
-    hashes = array("q", (hash(naming.stem(item.path)) for item in items))
+    name = naming.stem if naming.outputs else str  # without outputs nothing but the journal's key can collide
+    hashes = array("q", (hash(name(item.path)) for item in items))
     in_order = np.sort(np.frombuffer(hashes, np.int64))
     met = set(in_order[1:][in_order[1:] == in_order[:-1]].tolist())
     first: dict[str, WorkItem] = {}
     kept = []
     for item, value in zip(items, hashes, strict=True):
         if value in met:
-            stem = naming.stem(item.path)
-            other = first.setdefault(stem, item)
+            other = first.setdefault(name(item.path), item)
             if other is not item:
-                if os.path.realpath(other.source) == os.path.realpath(item.source) and other.path == item.path:
+                if other.path == item.path and os.path.realpath(other.source) == os.path.realpath(item.source):
                     continue  # one file, named twice
                 _refuse_collision(other, item, naming)
         kept.append(item)
@@ -124,13 +128,42 @@ def _distinct(items: list[WorkItem], naming: Naming) -> list[WorkItem]:
     return kept
 
 
+def _distinct_refused(refused: list[Refused], items: list[WorkItem]) -> list[Refused]:
+    """Return what was refused, each once; raise if an item has the same name."""
+    by_path: dict[str, Refused] = {}
+    for entry in refused:
+        by_path.setdefault(entry.item.path, entry)
+    if by_path:
+        for item in items:
+            if item.path in by_path:
+                _refuse_collision(by_path[item.path].item, item, Naming(()))
+    return list(by_path.values())
+
+
+def _refuse_outputs_in_inputs(items: list[WorkItem], output_dir: str, naming: Naming) -> None:
+    """Raise if an output would land in an input folder that lies inside the output folder: the next run would mask it."""
+    if is_remote(output_dir):
+        return
+    real_output = os.path.realpath(output_dir)
+    for root in {item.root for item in items if not is_remote(item.root)}:
+        prefix = os.path.relpath(os.path.realpath(root or "/"), real_output)
+        if prefix.startswith(".."):
+            continue
+        for item in items:
+            for name in naming.names(item.path).values():
+                if name.startswith(prefix + "/"):
+                    raise UsageError(
+                        f"the output {name} of {item.source} would lie in the input folder {root}", "choose another output folder"
+                    )
+
+
 def _refuse_collision(one: WorkItem, other: WorkItem, naming: Naming) -> None:
-    output = next(iter(naming.names(one.path).values()), naming.stem(one.path))
+    output = next(iter(naming.names(one.path).values()), one.path)
     if one.path == other.path:
         hint = "give --base a folder that holds both inputs, so that their folders become part of the names"
     else:
         hint = "--keep_suffix keeps the suffix in the output's name and so tells them apart"
-    raise UsageError(f"two inputs have one output, {output}:\n    {one.source}\n    {other.source}", hint)
+    raise UsageError(f"two inputs have one {'output' if naming.outputs else 'name'}, {output}:\n    {one.source}\n    {other.source}", hint)
 
 
 def _refuse_folders_in_the_way(items: list[WorkItem], naming: Naming) -> None:

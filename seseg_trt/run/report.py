@@ -38,6 +38,7 @@ class Summary:
         device: the lane, in a line.
         model: the artifact, in a line.
         model_sha256: its hash.
+        certificate: what its certificate says, in a line.
         output_dir, state_dir: where results and records are.
         stopped: why the run ended early, or None.
         signal: the number of the signal that stopped it, or None.
@@ -56,7 +57,8 @@ class Summary:
     device: str
     model: str
     model_sha256: str
-    output_dir: Path
+    certificate: str
+    output_dir: str
     state_dir: Path
     stopped: SesegError | None = None
     signal: int | None = None
@@ -110,7 +112,8 @@ class Summary:
             "device": self.device,
             "model": self.model,
             "model_sha256": self.model_sha256,
-            "output_dir": str(self.output_dir),
+            "certificate": self.certificate,
+            "output_dir": self.output_dir,
             "state_dir": str(self.state_dir),
             "stopped": None if self.stopped is None else self.stopped.message,
             "exit_code": self.exit_code,
@@ -123,7 +126,7 @@ class Summary:
             f"{self.inputs} inputs = {self.done} done + {self.skipped} skipped + {self.quarantined} quarantined"
             + (f" + {self.left} left" if self.left else ""),
             f"{self.seconds:.1f} s{rate}; start-up {self.startup_seconds:.1f} s; {self.device}",
-            f"model: {self.model}",
+            f"model: {self.model}" + (f"; {self.certificate}" if self.certificate else ""),
         ]
         if self.bottleneck:
             rates = ", ".join(f"{stage.name} {stage.rate:.0f}/s" for stage in self.stages if stage.jobs)

@@ -5,22 +5,23 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 from ..errors import ReasonCode, UsageError
+from ..lanes.base import Measure
 from .journal import Journal, Row
+from .output import Made, Outputs
 from .plan import WorkPlan
 from .scan import WorkItem
+from .sources import stat_source
 
 OnChange = Literal["refuse", "redo"]
 Overwrite = Literal["skip", "redo"]
 
 WORTH_ANOTHER_TRY: frozenset[ReasonCode] = frozenset(
-    {"unreadable", "missing", "link_loop", "changed", "collision", "engine_error", "encode_error", "timeout"}
+    {"unreadable", "missing", "link_loop", "changed", "too_large", "collision", "engine_error", "encode_error", "timeout"}
 )
-"""Reasons that lie outside the file's bytes, and so may be gone the next time."""
+"""Reasons that lie outside the file's bytes (also in the limits that the user sets), and so may be gone the next time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,110 +37,135 @@ class Todo:
     """What is left of a plan.
 
     Attributes:
-        items: what is to be masked now, a row each, ``pending`` in the journal.
+        items: what is to be masked now, ``pending`` in the journal.
         skipped: inputs that need nothing: their outputs are there.
         quarantined: inputs that were quarantined before, whose bytes have not changed since.
     """
 
-    items: list[tuple[WorkItem, Row]]
+    items: list[WorkItem]
     skipped: int = 0
     quarantined: int = 0
 
 
-def find_todo(
-    plan: WorkPlan,
-    journal: Journal,
-    output_dir: Path,
-    identity: Identity,
-    *,
-    on_change: OnChange = "refuse",
-    overwrite: Overwrite | None = None,
-    retry: bool = False,
-) -> Todo:
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What the user wants where there is something already.
+
+    Attributes:
+        on_change: when an input was done with other options or another model: raise, or make it again.
+        overwrite: when an output is there that the journal does not know: None raises, ``skip`` keeps it and leaves its
+            input alone, ``redo`` replaces it.
+        retry: try everything quarantined again.
+        measured: what is done without having been measured for ``--results`` is done again; ``rle``: or without its RLE.
+    """
+
+    on_change: OnChange = "refuse"
+    overwrite: Overwrite | None = None
+    retry: bool = False
+    measured: Measure = None
+
+
+def find_todo(plan: WorkPlan, journal: Journal, outputs: Outputs, identity: Identity, choices: Choices) -> Todo:
     """Decide for each input whether it is done, and write a pending row for each that is not.
 
     Args:
         plan: all inputs.
-        journal: of this output folder.
-        output_dir: where outputs are looked for.
+        journal: of these outputs.
+        outputs: where outputs are looked for.
         identity: of this run.
-        on_change: when an input was done with other options or another model: raise, or make it again.
-        overwrite: when an output is there that the journal does not know: None raises, ``skip`` keeps it, ``redo`` replaces it.
-        retry: try everything quarantined again.
+        choices: see there.
 
     Raises:
         UsageError: a change with ``refuse``, or an unknown output without ``overwrite``; nothing has been written then.
     """
     todo = Todo([])
-    kept: list[Row] = []
+    kept: list[WorkItem] = []
     for item in plan.items:
         row = journal.get(item.identity)
         wanted = list(plan.naming.names(item.path).values())
-        if row is None:
-            there = [name for name in wanted if os.path.lexists(output_dir / name)]
-            if there and overwrite is None:
-                raise UsageError(
-                    f"{output_dir / there[0]} is there already, and no journal knows it",
-                    "choose another output folder, or --overwrite skip (keep such files) or --overwrite redo (replace them)",
-                )
-            row = _new_row(item, identity, wanted)
-            if there and overwrite == "skip":
-                row.state = "skipped"
-                kept.append(row)
-                todo.skipped += 1
-            else:
-                todo.items.append((item, row))
-        elif _is_settled(row, item, wanted, output_dir, identity, on_change, retry):
-            if row.state == "quarantined":
-                todo.quarantined += 1
-            else:
-                todo.skipped += 1
+        unknown = [name for name in wanted if (row is None or name not in row.outputs) and outputs.size(name) is not None]
+        if unknown and choices.overwrite is None:
+            raise UsageError(
+                f"{unknown[0]} is there already in the output folder, and no journal knows it",
+                "choose another output folder, or --overwrite skip (keep such files) or --overwrite redo (replace them)",
+            )
+        if unknown and choices.overwrite == "skip":
+            kept.append(item)
+            todo.skipped += 1
+        elif row is None or not _is_settled(row, item, wanted, outputs, identity, choices):
+            todo.items.append(item)
+        elif row.state == "quarantined":
+            todo.quarantined += 1
         else:
-            todo.items.append((item, _again(row, item, wanted, identity)))
-    pending = iter([row for _, row in todo.items] + kept)
-    while some := list(islice(pending, 10_000)):
-        journal.put(some)
+            todo.skipped += 1
+    # Only now, when nothing can be refused any more, is anything written.
+    _put_pending(todo.items, plan, journal, identity)
+    for some in _pieces(kept):
+        journal.put(dataclasses.replace(_row_again(journal, item, plan, identity), state="skipped") for item in some)
     return todo
 
 
-def _is_settled(
-    row: Row, item: WorkItem, wanted: list[str], output_dir: Path, identity: Identity, on_change: OnChange, retry: bool
-) -> bool:
+def _put_pending(items: list[WorkItem], plan: WorkPlan, journal: Journal, identity: Identity) -> None:
+    for some in _pieces(items):
+        rows = []
+        for item in some:
+            row = journal.get(item.identity)
+            wanted = plan.naming.names(item.path).values()
+            as_it_was = row and row.state == "pending" and (row.options, row.artifact) == (identity.options, identity.artifact)
+            # a pending row may be claimed by another process that does the same work: it must keep its claim
+            if not as_it_was or row is None or not set(wanted) <= set(row.outputs) or row.source != os.fsencode(item.source):
+                rows.append(_row_again(journal, item, plan, identity))
+        if rows:
+            journal.put(rows)
+
+
+def _pieces(items: list[WorkItem]) -> Iterator[list[WorkItem]]:
+    for first in range(0, len(items), 10_000):
+        yield items[first : first + 10_000]
+
+
+def _row_again(journal: Journal, item: WorkItem, plan: WorkPlan, identity: Identity) -> Row:
+    row = journal.get(item.identity)
+    wanted = list(plan.naming.names(item.path).values())
+    return _new_row(item, identity, wanted) if row is None else _again(row, item, wanted, identity)
+
+
+def _is_settled(row: Row, item: WorkItem, wanted: list[str], outputs: Outputs, identity: Identity, choices: Choices) -> bool:
     if row.state == "pending":
         return False
-    unchanged = _is_unchanged(row, item)
+    same = (row.options, row.artifact) == (identity.options, identity.artifact)
     if row.state == "quarantined":
-        return unchanged and not retry and row.reason not in WORTH_ANOTHER_TRY
+        return same and _is_unchanged(row, item) and not choices.retry and row.reason not in WORTH_ANOTHER_TRY
     if row.state == "skipped":
-        return all(os.path.lexists(output_dir / name) for name in wanted)
-    if (row.options, row.artifact) != (identity.options, identity.artifact):
-        if on_change == "refuse":
+        return any(outputs.size(name) is not None for name in wanted)
+    if not same:
+        if choices.on_change == "refuse":
             what = (
                 "another model"
                 if row.artifact != identity.artifact
                 else "other options (threshold, colour, seed, format, decoder, orientation)"
             )
             raise UsageError(
-                f"{item.source} was masked into {output_dir} with {what}",
+                f"{item.source} was masked into this output folder with {what}",
                 "choose another output folder, or --on-change redo to make such outputs again",
             )
         return False
-    return unchanged and all(_is_there(output_dir / name, row.outputs.get(name)) for name in wanted)
+    if not _is_unchanged(row, item) or not all(_is_there(outputs, name, row.outputs.get(name)) for name in wanted):
+        return False
+    if choices.measured is None:
+        return True
+    return row.measured is not None and (choices.measured == "stats" or "rle" in row.measured)
 
 
 def _is_unchanged(row: Row, item: WorkItem) -> bool:
     try:
-        status = os.stat(item.source)
+        return (row.size, row.mtime_ns) == stat_source(item)
     except OSError:
         return False  # reading it will say what is wrong
-    return (row.size, row.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
 
-def _is_there(path: Path, made: tuple[str, int] | None) -> bool:
-    try:
-        return made is not None and os.stat(path).st_size == made[1]
-    except OSError:
-        return False
+def _is_there(outputs: Outputs, name: str, made: Made | None) -> bool:
+    return made is not None and outputs.size(name) == made[1]
 
 
 def _new_row(item: WorkItem, identity: Identity, wanted: list[str]) -> Row:
@@ -159,17 +185,15 @@ def _again(row: Row, item: WorkItem, wanted: list[str], identity: Identity) -> R
     """Return a pending row that remembers the outputs made before: they stay known as ours, but only those that still hold as made."""
     fresh = _new_row(item, identity, wanted)
     still_hold = (row.options, row.artifact) == (identity.options, identity.artifact) and _is_unchanged(row, item)
-    others: dict[str, tuple[str, int] | None] = {
-        name: made if still_hold else None for name, made in row.outputs.items() if name not in wanted
-    }
+    others: dict[str, Made | None] = {name: made if still_hold else None for name, made in row.outputs.items() if name not in wanted}
     fresh.outputs = {**others, **fresh.outputs}
     fresh.attempt = row.attempt
     return fresh
 
 
-def plan_rows(plan: WorkPlan, identity: Identity, now: float) -> Iterator[Row]:
-    """Yield a quarantined row for each input that the plan refused."""
+def refused_rows(plan: WorkPlan, journal: Journal, identity: Identity, now: float) -> Iterator[Row]:
+    """Yield a quarantined row for each input that the plan refused. Outputs of an earlier run stay, and stay known as ours."""
     for item, reason, message in plan.refused:
-        row = _new_row(item, identity, [])
+        row = _row_again(journal, item, dataclasses.replace(plan, naming=dataclasses.replace(plan.naming, outputs=())), identity)
         row.state, row.reason, row.message, row.finished = "quarantined", reason, message, now
         yield row

@@ -15,6 +15,11 @@ IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini"})
 """Files that file managers leave behind, compared in lower case; dot files are ignored as well."""
 
 
+def is_remote(name: str) -> bool:
+    """Tell whether a name is an address of an object store (``s3://bucket/folder``), not a local path."""
+    return "://" in name
+
+
 class WorkItem(NamedTuple):
     """One input. ``path`` is relative to ``root`` and is its identity; bytes that are not UTF-8 are surrogate-escaped."""
 
@@ -44,7 +49,8 @@ class Scan:
     """Walks arguments and collects what they name.
 
     Args:
-        closed: folders (real paths) that are never read: the run's own outputs and state.
+        output_dir: where outputs go. What lies in it is never read, where it lies inside an input folder.
+        state_dir: the run's own files: never read.
         base: what all names are relative to, or None: a folder's files to that folder, a file's to its own folder, grouped paths
             (a list, a glob) to their common parent.
 
@@ -54,26 +60,37 @@ class Scan:
         refused: what can't be opened.
     """
 
-    def __init__(self, closed: set[str], base: str | None) -> None:
+    def __init__(self, output_dir: str, state_dir: str, base: str | None) -> None:
         self.items: list[WorkItem] = []
         self.ignored = 0
         self.refused: list[Refused] = []
-        self._closed = closed
-        self._base = None if base is None else os.path.abspath(base)
+        self._output = os.path.realpath(output_dir)
+        self._state = os.path.realpath(state_dir)
+        self._output_name = output_dir.rstrip("/")
+        self._remote_base = base.rstrip("/") if base is not None and is_remote(base) else None
+        self._base = None if base is None or is_remote(base) else os.path.abspath(base)
+        self._closed: dict[str, set[str]] = {}
 
     def add(self, argument: str) -> None:
         """Add a file, a folder or a glob.
 
         Raises:
-            UsageError: it names nothing, or lies outside the base.
+            UsageError: it names nothing, lies outside the base, or where the outputs go.
         """
-        if os.path.isdir(argument):
+        _check_name(argument)
+        if is_remote(argument):
+            self._add_remote(argument)
+        elif os.path.isdir(argument):
             folder = os.path.abspath(argument)
-            root = self._base or folder
+            root = self._root(folder)
+            if self._is_closed(root, folder):
+                raise UsageError(f"the input folder {argument} lies in the output folder", "choose another output folder")
             self._add_folder(root, _relative(folder, root))
         elif os.path.lexists(argument):
             path = os.path.abspath(argument)
-            root = self._base or os.path.dirname(path)
+            root = self._root(os.path.dirname(path))
+            if self._is_closed(root, path):
+                raise UsageError(f"the input {argument} lies in the output folder", "choose another output folder")
             self._add_file(root, _relative(path, root))
         elif glob.has_magic(argument):
             found = sorted(glob.glob(argument, recursive=True))
@@ -88,38 +105,83 @@ class Scan:
         """Add paths that belong together: their names are relative to the base, or to their common parent.
 
         A path that is not there is refused, not an error: one stale line must not end a run over a long list.
+
+        Raises:
+            UsageError: one lies outside the base, or can't be a path.
         """
-        absolute = [os.path.abspath(path) for path in paths]
+        for path in paths:
+            _check_name(path)
+            if is_remote(path):
+                self._add_remote(path)
+        absolute = [os.path.abspath(path) for path in paths if not is_remote(path)]
         if not absolute:
             return
-        parents = {path if os.path.isdir(path) else os.path.dirname(path) for path in absolute}
-        root = self._base or os.path.commonpath(parents)
+        folders = {path for path in absolute if os.path.isdir(path)}
+        parents = {path if path in folders else os.path.dirname(path) for path in absolute}
+        root = self._root(os.path.commonpath(parents))
         for path in absolute:
-            if os.path.isdir(path):
+            if self._is_closed(root, path):
+                continue
+            if path in folders:
                 self._add_folder(root, _relative(path, root))
             else:
                 self._add_file(root, _relative(path, root))
 
+    def _root(self, folder: str) -> str:
+        root = self._base or folder
+        if os.path.realpath(root) == self._output:
+            raise UsageError(
+                f"the output folder is the input folder: {folder}", "choose another output folder; it may lie inside the input folder"
+            )
+        return root
+
+    def _is_closed(self, root: str, path: str) -> bool:
+        """Tell whether a path lies where nothing is read: in the state folder, or in an output folder inside its root."""
+        if root not in self._closed:
+            inside = _is_within(self._output, os.path.realpath(root))
+            self._closed[root] = {self._state, self._output} if inside else {self._state}
+        real = os.path.realpath(path)
+        return any(_is_within(real, closed) for closed in self._closed[root])
+
+    def _add_remote(self, address: str) -> None:
+        """Add an object, or all that lie under a folder of a store."""
+        from . import remote
+
+        address = address.rstrip("/")
+        root = address if self._remote_base is None else self._remote_base
+        if root != address and not address.startswith(root + "/"):
+            raise UsageError(f"{address} is not under the base folder {root}", "choose a --base that holds all inputs")
+        prefix = address[len(root) :].strip("/")
+        if address == self._output_name or self._output_name.startswith(address + "/"):
+            raise UsageError(
+                f"the output folder {self._output_name} is, or lies in, the input folder {address}", "choose another output folder"
+            )
+        for name, _ in remote.find(address):
+            item = WorkItem(root, "/".join(part for part in (prefix, name) if part))
+            if not item.path:  # a single object, named itself
+                parent, _, own_name = address.rpartition("/")
+                item = WorkItem(parent, own_name)
+            self._take(item, stat.S_IFREG)
+
     def _add_file(self, root: str, path: str) -> None:
         item = WorkItem(root.rstrip("/"), path)
-        real = os.path.realpath(item.source)
-        if any(real == closed or real.startswith(closed.rstrip("/") + "/") for closed in self._closed):
-            return
         try:
             self._take(item, os.stat(item.source).st_mode)
         except OSError as error:
-            self.refused.append(Refused(item, *describe_os_error(error)))
+            self._refuse(item, error)
 
     def _add_folder(self, root: str, prefix: str) -> None:
-        root = root.rstrip("/")
-        for item, found in self._walk(root, "" if prefix == "." else prefix, frozenset()):
+        for item, found in self._walk(root, "" if prefix == "." else prefix):
             if isinstance(found, OSError):
-                if _is_ignored(item.path):
-                    self.ignored += 1
-                else:
-                    self.refused.append(Refused(item, *describe_os_error(found)))
+                self._refuse(item, found)
             else:
                 self._take(item, found)
+
+    def _refuse(self, item: WorkItem, error: OSError) -> None:
+        if _is_ignored(item.path):
+            self.ignored += 1
+        else:
+            self.refused.append(Refused(item, *describe_os_error(error)))
 
     def _take(self, item: WorkItem, mode: int) -> None:
         if _is_ignored(item.path):
@@ -129,35 +191,51 @@ class Scan:
         else:
             self.refused.append(Refused(item, "not_a_file", f"it is {_file_type(mode)}, not a regular file"))
 
-    def _walk(self, root: str, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[WorkItem, int | OSError]]:
+    def _walk(self, root: str, prefix: str) -> Iterator[tuple[WorkItem, int | OSError]]:
         """Yield everything under root/prefix that is no folder; links to folders are followed, never in a circle."""
-        here = WorkItem(root, prefix)
-        folder = here.source if prefix else root or "/"
-        try:
-            status = os.stat(folder)
-            if os.path.realpath(folder) in self._closed:
-                return
-            key = (status.st_dev, status.st_ino)
-            if key in above:
-                yield here, OSError(errno.ELOOP, "a link to a folder that it lies in")
-                return
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: os.fsencode(entry.name))
-        except OSError as error:
-            yield here, error
-            return
-        for entry in found:
-            path = f"{prefix}/{entry.name}" if prefix else entry.name
+        top = root.rstrip("/")
+        opened: list[tuple[tuple[int, int], Iterator[os.DirEntry[str]], str]] = []
+        folder: str | None = prefix
+        while folder is not None or opened:
+            if folder is not None:
+                here, folder = folder, None
+                try:
+                    found = self._open(root, here, [key for key, _, _ in opened])
+                except OSError as error:
+                    yield WorkItem(top, here), error
+                else:
+                    opened.append((*found, here))
+                continue
+            _, entries, here = opened[-1]
+            entry = next(entries, None)
+            if entry is None:
+                opened.pop()
+                continue
+            item = WorkItem(top, f"{here}/{entry.name}" if here else entry.name)
             try:
+                if entry.is_symlink() and self._is_closed(root, item.source):
+                    continue
                 # is_dir() of a folder that is no link costs no system call
                 if entry.is_dir():
-                    yield from self._walk(root, path, above | {key})
+                    folder = item.path
                 elif entry.is_file(follow_symlinks=False):
-                    yield WorkItem(root, path), stat.S_IFREG
+                    yield item, stat.S_IFREG
                 else:
-                    yield WorkItem(root, path), entry.stat().st_mode
+                    yield item, entry.stat().st_mode
             except OSError as error:
-                yield WorkItem(root, path), error
+                yield item, error
+
+    def _open(self, root: str, prefix: str, above: list[tuple[int, int]]) -> tuple[tuple[int, int], Iterator[os.DirEntry[str]]]:
+        """Return a folder's key and its entries in the order of their names' bytes; of a closed folder, none."""
+        folder = os.path.join(root, prefix) if prefix else root
+        status = os.stat(folder)
+        key = (status.st_dev, status.st_ino)
+        if self._is_closed(root, folder):
+            return key, iter(())
+        if key in above:
+            raise OSError(errno.ELOOP, "a link to a folder that it lies in")
+        with os.scandir(folder) as entries:
+            return key, iter(sorted(entries, key=lambda entry: os.fsencode(entry.name)))
 
 
 def describe_os_error(error: OSError) -> tuple[ReasonCode, str]:
@@ -176,6 +254,15 @@ def _relative(path: str, root: str) -> str:
     if relative == ".." or relative.startswith("../"):
         raise UsageError(f"{path} is not under the base folder {root}", "choose a --base that holds all inputs")
     return relative
+
+
+def _check_name(path: str) -> None:
+    if "\0" in path:
+        raise UsageError(f"{path[:100]!r} holds a NUL byte and can't be a path", "a list that is separated by NUL bytes needs --null")
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _is_ignored(path: str) -> bool:

@@ -1,0 +1,153 @@
+"""Inputs and outputs in object stores (``s3://``, ``gs://``, ``az://``, ...), by fsspec."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+import functools
+import hashlib
+from typing import Any
+
+from ..errors import DeviceError, StoppedError, UsageError
+from .output import Made
+
+
+@functools.lru_cache(maxsize=64)
+def _store(protocol: str) -> Any:
+    """Return the file system of a protocol. Its credentials and endpoint come from where its library looks for them.
+
+    Raises:
+        DeviceError: fsspec, or its part for this protocol, is not installed.
+        UsageError: there is no such protocol.
+    """
+    try:
+        import fsspec
+
+        # a listing that is kept would hide what other processes have written meanwhile
+        return fsspec.filesystem(protocol, use_listings_cache=False)
+    except ImportError as error:
+        raise DeviceError(f"{protocol}:// can't be read: {error}", "pip install 'seseg_trt[scale]'") from error
+    except ValueError as error:
+        raise UsageError(f"there is no store {protocol}://: {error}", "s3://, gs:// and az:// are known ones") from error
+
+
+def _split(name: str) -> tuple[Any, str]:
+    protocol, _, path = name.partition("://")
+    return _store(protocol), path
+
+
+def find(name: str) -> list[tuple[str, int]]:
+    """Return the name, relative to the folder ``name``, and the size in bytes of every object under it, in order of their names.
+
+    An object of exactly that name is returned as the empty name.
+
+    Raises:
+        UsageError: there is nothing under it.
+        StoppedError: the store can't be asked.
+    """
+    store, path = _split(name)
+    try:
+        found = store.find(path, detail=True)
+    except Exception as error:
+        raise StoppedError(f"{name} can't be listed: {_words(error)}", "check its name, your rights and the network") from error
+    top = store._strip_protocol(path).rstrip("/")
+    listing = [
+        (str(key)[len(top) :].lstrip("/"), int(entry.get("size") or 0)) for key, entry in found.items() if not str(key).endswith("/")
+    ]
+    if not listing:
+        raise UsageError(f"there is nothing under {name}", "check its name")
+    return sorted(listing)
+
+
+def stat(name: str) -> tuple[int, int]:
+    """Return an object's size in bytes and its time of change in nanoseconds (0 where the store keeps none).
+
+    Raises:
+        OSError: it is not there, or can't be asked.
+    """
+    store, path = _split(name)
+    with _os_errors(name):
+        info = store.info(path)
+        changed = info.get("LastModified") or info.get("mtime") or info.get("last_modified") or info.get("created")
+    if isinstance(changed, str):
+        changed = datetime.datetime.fromisoformat(changed.replace("Z", "+00:00"))
+    if isinstance(changed, datetime.datetime):
+        changed = changed.timestamp()
+    return int(info.get("size") or 0), int(float(changed or 0) * 1e9)
+
+
+def read(name: str) -> bytes:
+    """Return an object's bytes.
+
+    Raises:
+        OSError: it is not there, or can't be read.
+    """
+    store, path = _split(name)
+    with _os_errors(name):
+        return bytes(store.cat_file(path))
+
+
+class _os_errors:
+    """Turns what a store's library raises to OSError: such libraries have errors of many families."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, OSError):
+            raise OSError(errno.EIO, _words(error), self._name) from error
+
+
+class RemoteOutputs:
+    """A folder of an object store. An object is seen whole or not at all, as these stores work; nothing temporary is kept there.
+
+    Args:
+        root: its address.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root.rstrip("/")
+        self._store, self._top = _split(self.root)
+        self._sizes: dict[str, int] | None = None
+
+    def size(self, name: str) -> int | None:
+        """See :class:`seseg_trt.run.output.Outputs`. The folder is listed once, when it is first asked."""
+        if self._sizes is None:
+            try:
+                self._sizes = dict(find(self.root))
+            except UsageError:
+                self._sizes = {}
+        return self._sizes.get(name)
+
+    def prepare(self) -> None:
+        """See :class:`seseg_trt.run.output.Outputs`."""
+        self._sizes = None
+
+    def write(self, name: str, data: bytes) -> Made:
+        """See :class:`seseg_trt.run.output.Outputs`."""
+        try:
+            self._store.pipe_file(f"{self._top}/{name}", data)
+        except Exception as error:
+            raise StoppedError(
+                f"{self.root}/{name} can't be written: {_words(error)}",
+                "mend that and run the same command again: what is done stays done, nothing else is taken for done",
+            ) from error
+        return hashlib.sha256(data).hexdigest(), len(data)
+
+    def remove(self, name: str) -> None:
+        """See :class:`seseg_trt.run.output.Outputs`."""
+        try:
+            self._store.rm_file(f"{self._top}/{name}")
+        except Exception:
+            return  # most often: it is not there; what stays is replaced when its input is done
+
+    def close(self) -> None:
+        """See :class:`seseg_trt.run.output.Outputs`: there is nothing to do."""
+
+
+def _words(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
