@@ -81,7 +81,7 @@ def load_artifact(path: str | Path, name: str = "") -> Artifact:
     """Read what a model file says of itself.
 
     Args:
-        path: an ONNX graph.
+        path: an ONNX graph, or a plan that this project built.
         name: what the user called it, for messages.
 
     Raises:
@@ -98,7 +98,24 @@ def load_artifact(path: str | Path, name: str = "") -> Artifact:
         )
     if not head:
         raise ModelError(f"{path} is empty", "make it again: python build_engine.py --checkpoint C.hdf5 --out models")
-    return _load_onnx(path, name)
+    from .plan_file import MAGIC
+
+    return _load_plan(path, name) if head.startswith(MAGIC) else _load_onnx(path, name)
+
+
+def _load_plan(path: Path, name: str) -> Artifact:
+    from .plan_file import read_identity
+
+    identity = read_identity(path)
+    return Artifact(
+        path=path,
+        kind="plan",
+        sha256=sha256_of(path),
+        input_size=identity.input_size,
+        precision=identity.precision,
+        metadata={"network": identity.network, **identity.metadata},
+        name=name,
+    )
 
 
 def _read_head(path: Path) -> bytes:

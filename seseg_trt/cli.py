@@ -16,6 +16,7 @@ VERBS = {
     "demo": "Try the program on the pictures that ship with it.",
     "verify": "Compare two models' masks on the same images, and write a certificate.",
     "evaluate": "Score a model's masks against true masks.",
+    "build": "Build a TensorRT plan from a graph.",
     "doctor": "Say what this machine can run, and what mends the rest.",
     "fetch": "Bring the original checkpoint from its published address.",
 }

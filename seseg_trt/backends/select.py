@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import DeviceError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from ..artifact import Artifact
+    from ..plan_identity import Runtime
     from .base import Backend
+
+log = logging.getLogger(__name__)
 
 BackendName = Literal["openvino", "onnxruntime", "tensorrt", "rtx"]
 BACKENDS: tuple[BackendName, ...] = ("openvino", "onnxruntime", "tensorrt", "rtx")
@@ -75,6 +81,41 @@ def _gpu(artifact: Artifact, backend: BackendName | None, device: str, float_out
         from .onnxruntime import ONNXRuntimeBackend
 
         return ONNXRuntimeBackend(artifact, device=device, float_output=float_output)
-    raise DeviceError(
-        f"{backend or 'TensorRT'} on {device} is not available in this version", "seseg-trt doctor says what this machine can run"
-    )
+    from .tensorrt import TensorRTBackend, available
+
+    if float_output:
+        raise UsageError("a TensorRT plan gives no float confidence", "compare its uint8 maps, or use --backend onnxruntime")
+    plan, runtime = (artifact.path, _runtime_of(artifact, backend)) if artifact.kind == "plan" else (None, _as_runtime(backend))
+    reason = available(runtime, device)
+    if reason is not None:
+        raise DeviceError(f"{runtime} can't run on {device}: {reason}", "seseg-trt doctor shows the whole chain; --device cpu needs no GPU")
+    return TensorRTBackend(plan or _plan_of(artifact, runtime), device)
+
+
+def _as_runtime(backend: BackendName | None) -> Runtime:
+    return "rtx" if backend == "rtx" else "tensorrt"
+
+
+def _runtime_of(artifact: Artifact, backend: BackendName | None) -> Runtime:
+    from ..plan_file import read_identity
+
+    runtime = read_identity(artifact.path).runtime
+    if backend not in (None, runtime):
+        raise ModelError(
+            f"{artifact.path} is a plan for the runtime {runtime}, not {backend}",
+            f"--backend {runtime}, or build it again with seseg-trt build --runtime {backend}",
+        )
+    return runtime
+
+
+def _plan_of(artifact: Artifact, runtime: Runtime) -> Path:
+    """Return the plan of a graph from the cache; build it there the first time, and say so."""
+    from .. import cache
+    from ..plan_identity import BuildOptions
+    from ..ticker import Ticker
+    from .tensorrt_build import cached_plan
+
+    with Ticker(sys.stderr) as ticker:
+        path, identity, built = cached_plan(artifact.path, cache.home() / "plans", BuildOptions(runtime), ticker.tell)
+    log.info("%s %s: %s", "built" if built else "found", path, identity)
+    return path
