@@ -1,0 +1,206 @@
+"""From the Keras model to one ONNX graph that any backend runs, checked against Keras before it is written.
+
+The graph takes ``image`` uint8 [N, S, S, 3] (RGB) and gives ``confidence`` uint8 [N, S, S] = 255 p, truncated. The
+tensor ``p``, float32 [N, S, S], is in every graph by that name, and an output too on request.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seseg_trt.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
+from seseg_trt.errors import ModelError
+
+from .compare import MIN_IOU, MIN_SHARE, TOLERANCE, Agreement, Images, compare, procedural_images
+from .graph import OPSET, clean_graph
+from .network import Layer, fold_layers, plan_layers, spec_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What :func:`export_onnx` wrote."""
+
+    path: Path
+    nodes: int
+    agreement: Agreement
+
+
+def export_onnx(
+    model: Any,
+    path: str | Path,
+    *,
+    checkpoint_sha256: str,
+    float_output: bool = False,
+    check_images: Images | None = None,
+) -> Exported:
+    """Write a model's ONNX graph, unless it disagrees with the model.
+
+    Args:
+        model: made by :func:`engine.network.build_unet`.
+        path: of the file; its folder is made.
+        checkpoint_sha256: of the file that the weights come from, or ``random:SEED``; it goes into the graph's
+        metadata.
+        float_output: make ``p`` a graph output as well.
+        check_images: uint8 [N, S, S, 3] to compare on; by default :func:`procedural_images`.
+
+    Raises:
+        ModelError: the graph disagrees with the model (the message has the measured numbers), or the file can't be
+            written. Nothing is written then.
+    """
+    spec = spec_of(model)
+    images = procedural_images(spec.input_size) if check_images is None else check_images
+    graph = make_graph(model, float_output=float_output)
+    _describe(graph, checkpoint_sha256, spec.name, spec.input_size)
+    agreement = compare(graph, model, images)
+    log.info("graph against Keras: %s", agreement)
+    if not agreement.good:
+        raise ModelError(
+            f"the graph disagrees with Keras ({agreement}), and was not written",
+            f"{MIN_SHARE:.1%} of the pixels must be within {TOLERANCE:g} and the masks' IoU at least {MIN_IOU}; this is a fault of "
+            "a library or of this program: please report it with the versions of TensorFlow, tf2onnx and ONNX Runtime",
+        )
+    _write(Path(path), graph.SerializeToString(deterministic=True))
+    return Exported(Path(path), len(graph.graph.node), agreement)
+
+
+def make_graph(model: Any, *, float_output: bool = False) -> Any:
+    """Convert a model to an ``onnx.ModelProto``, without metadata.
+
+    Every BatchNorm of this network follows a convolution, so all of them are folded (in float64) and none is left.
+    """
+    import tensorflow as tf
+    import tf2onnx
+
+    spec = spec_of(model)
+    layers = fold_layers(plan_layers(spec))
+    weights = _folded_weights(model)
+    size = spec.input_size
+
+    def network(image: Any) -> dict[str, Any]:
+        tensors: dict[str, Any] = {}
+        for layer in layers.values():
+            with tf.name_scope(layer.name):
+                inputs = [tensors[i] for i in layer.inputs] or [tf.cast(image, tf.float32)]
+                tensors[layer.name] = _tensorflow_layer(layer, inputs, weights.get(layer.name, []))
+        p = tf.identity(tf.squeeze(tensors[next(reversed(layers))], -1), name=FLOAT_OUTPUT_NAME)
+        with tf.name_scope("output"):
+            # Truncation alone would do; the Floor makes it the same where a runtime rounds when it casts.
+            confidence = tf.cast(tf.floor(p * 255.0), tf.uint8)
+        return {OUTPUT_NAME: confidence, FLOAT_OUTPUT_NAME: p}
+
+    signature = [tf.TensorSpec([None, size, size, 3], tf.uint8, name=INPUT_NAME)]
+    function = tf.function(network, input_signature=signature, autograph=False)
+    converted, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    return clean_graph(converted, size, float_output)
+
+
+def _tensorflow_layer(layer: Layer, inputs: list[Any], weights: list[Any]) -> Any:
+    """Write one layer in TensorFlow's own operations, whose conversion is plainer than that of Keras's layers."""
+    import tensorflow as tf
+
+    x = inputs[0]
+    match layer.kind:
+        case "InputLayer":
+            return x
+        case "ZeroPadding2D":
+            side = [layer.padding, layer.padding]
+            return tf.pad(x, [[0, 0], side, side, [0, 0]])
+        case "Conv2D":
+            kernel, bias = weights
+            x = tf.nn.conv2d(x, kernel, layer.stride, "SAME" if layer.same else "VALID")
+            return tf.nn.bias_add(x, bias)
+        case "Activation":
+            return tf.nn.relu(x) if layer.activation == "relu" else tf.sigmoid(x)
+        case "MaxPooling2D":
+            return tf.nn.max_pool2d(x, layer.kernel, layer.stride, "VALID")
+        case "Squeeze":
+            return tf.reduce_mean(x, [1, 2], keepdims=True)
+        case "Multiply":
+            return x * inputs[1]
+        case "Add":
+            return x + inputs[1]
+        case "UpSampling2D":
+            # Pixel k comes from k // 2: ONNX's `asymmetric` and `floor`, which TensorRT's parsers take. (Half-pixel
+            # centres would give the same pixels at a factor of 2, but are written in a form that they refuse.)
+            size = [2 * int(x.shape[1]), 2 * int(x.shape[2])]
+            return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size, half_pixel_centers=False)
+        case "Concatenate":
+            return tf.concat(inputs, -1)
+    raise AssertionError(f"no operation for {layer}")
+
+
+def _folded_weights(model: Any) -> dict[str, list[npt.NDArray[np.float32]]]:
+    """Return kernel and bias of every convolution, with the BatchNorm that follows it folded in.
+
+    With s = gamma / sqrt(variance + epsilon): kernel * s, and beta + (bias - mean) * s. Source: Jacob et al.,
+    "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+    https://arxiv.org/abs/1712.05877, section 3.2.
+    """
+    layers = plan_layers(spec_of(model))
+    folded: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for layer in layers.values():
+        if not layer.weights:
+            continue
+        values = [np.asarray(w, np.float64) for w in model.get_layer(layer.name).get_weights()]
+        if layer.kind == "Conv2D":
+            folded[layer.name] = values if layer.bias else [*values, np.zeros(layer.channels)]
+        else:
+            gamma, beta, mean, variance = values
+            kernel, bias = folded[layer.inputs[0]]
+            scale = gamma / np.sqrt(variance + layer.epsilon)
+            folded[layer.inputs[0]] = [kernel * scale, beta + (bias - mean) * scale]
+    return {name: [v.astype(np.float32) for v in values] for name, values in folded.items()}
+
+
+def _describe(graph: Any, checkpoint_sha256: str, network: str, input_size: int) -> None:
+    import keras
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+
+    versions = {
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "tf2onnx": tf2onnx.__version__,
+        "onnx": onnx.__version__,
+        "opset": str(OPSET),
+    }
+    properties = {
+        "seseg.network": network,
+        "seseg.input_size": str(input_size),
+        "seseg.resample": "nearest",
+        "seseg.precision": "fp32",
+        "seseg.checkpoint_sha256": checkpoint_sha256,
+        "seseg.versions": json.dumps(versions, sort_keys=True),
+    }
+    onnx.helper.set_model_props(graph, properties)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is either whole or not there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ModelError(f"{path} can't be written: {error.strerror or error}", "give --out a folder that can be written") from error
