@@ -57,3 +57,7 @@ soak: $(VENV)/.installed-$(ALL_EXTRAS)
 
 clean:
 	rm -rf .venv .venv-* demo-output models build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Everything that only a GPU can show; writes gpu-check.json and gpu-check.md into $OUT, or benchmarks/results/gpu-check.
+gpu-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu_check

@@ -1,0 +1,265 @@
+"""Everything that only a GPU can show, in one command: ``python -m benchmarks.gpu_check`` (``make gpu-check``).
+
+It runs the GPU tests, compares every backend that runs here with the CPU's FP32 masks, and measures the engine alone. It writes
+``gpu-check.json`` and ``gpu-check.md``. On a machine without a GPU it says so, writes the same files with what is missing, and ends with 0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from seseg_trt import cache
+from seseg_trt.artifact import Artifact
+from seseg_trt.backends.select import BackendName, create_backend
+from seseg_trt.doctor import diagnose
+from seseg_trt.errors import DeviceError, SesegError
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SECONDS_A_BATCH = 2.0
+LEAST_REPEATS = 5
+GPU_BACKENDS: tuple[BackendName, ...] = ("tensorrt", "rtx", "onnxruntime")
+TESTS = Path(__file__).parent.parent / "tests" / "gpu"
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the record. Default: $OUT, or benchmarks/results/gpu-check.")
+@click.option("--model", "models", multiple=True, default=("demo",), show_default=True, help="What is measured; may be repeated.")
+@click.option("--device", default="cuda:0", show_default=True)
+def main(out: Path | None, models: tuple[str, ...], device: str) -> None:
+    """Run all GPU tests and measurements, and write one JSON and one table."""
+    out = out or Path(os.environ.get("OUT") or Path(__file__).parent / "results" / "gpu-check")
+    out.mkdir(parents=True, exist_ok=True)
+    record = describe()
+    if record["gpu"] is None:
+        click.secho(f"NO GPU TESTS WERE RUN: {record['no_gpu']}", fg="yellow", bold=True)
+    else:
+        click.echo(f"GPU: {record['gpu']}, driver {record['driver']}")
+        record["tests"] = run_tests()
+        record["ceilings"] = ceilings(device)
+        record["backends"] = [
+            measured for model in models for measured in measure_model(cache.find_model(model), device, record["ceilings"])
+        ]
+    (out / "gpu-check.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    table = as_table(record)
+    (out / "gpu-check.md").write_text(table, encoding="utf-8")
+    click.echo(table)
+    sys.exit(1 if record.get("tests", {}).get("failed") else 0)
+
+
+def describe() -> dict[str, Any]:
+    """Return what ran this: GPU and driver (or why there is none), versions, commit, date."""
+    from seseg_trt.driver import driver_report
+
+    record: dict[str, Any] = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": _commit(), "python": platform.python_version()}
+    try:
+        report = driver_report()
+        if not report.gpus:
+            raise DeviceError("the driver shows no GPU")
+        gpu = report.gpus[0]
+        record |= {
+            "gpu": f"{gpu.name} ({gpu.sm}, {gpu.memory / 2**30:.0f} GiB)",
+            "driver": report.driver,
+            "cuda": ".".join(map(str, report.cuda)),
+        }
+    except DeviceError as error:
+        record |= {"gpu": None, "driver": None, "no_gpu": error.message}
+    record["chains"] = {chain.name: "yes" if chain.ok else f"no: {chain.broken.detail if chain.broken else ''}" for chain in diagnose()}
+    return record
+
+
+def _commit() -> str:
+    result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=TESTS.parent, check=False)
+    return result.stdout.strip() or "unknown"
+
+
+def run_tests() -> dict[str, Any]:
+    """Run the tests that need a GPU; return their counts, and what each that did not pass said."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "junit.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(TESTS), f"--junit-xml={report}"]
+        subprocess.run(command, check=False, cwd=TESTS.parent.parent)
+        return read_junit(report)
+
+
+def read_junit(report: Path) -> dict[str, Any]:
+    """Return counts, the names that failed or were skipped with the reason, and the properties that tests recorded."""
+    found: dict[str, Any] = {"passed": 0, "failed": {}, "skipped": {}, "figures": {}}
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
+        bad = next((element for kind in ("failure", "error") for element in case.findall(kind)), None)
+        skipped = case.find("skipped")
+        if bad is not None:
+            found["failed"][name] = (bad.get("message") or "").splitlines()[:1]
+        elif skipped is not None:
+            found["skipped"][name] = skipped.get("message")
+        else:
+            found["passed"] += 1
+        for item in case.iter("property"):
+            found["figures"].setdefault(name, {})[item.get("name")] = item.get("value")
+    return found
+
+
+def ceilings(device: str) -> dict[str, float | None]:
+    """Measure the GPU's own limits with PyTorch: a large FP16 matrix product (TFLOP/s) and a device copy (GB/s, read + written)."""
+    try:
+        import torch
+    except ImportError:
+        return {"fp16_tflops": None, "copy_gb_s": None}
+    n = 8192
+    a, b = (torch.randn(n, n, device=device, dtype=torch.float16) for _ in range(2))
+    source = torch.randn(1 << 28, device=device)
+    target = torch.empty_like(source)
+
+    def seconds(work: Callable[[], Any]) -> float:
+        times = []
+        for _ in range(12):
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            before.record()
+            work()
+            after.record()
+            torch.cuda.synchronize()
+            times.append(before.elapsed_time(after) / 1e3)
+        return float(np.median(times[2:]))
+
+    return {
+        "fp16_tflops": 2 * n**3 / seconds(lambda: a @ b) / 1e12,
+        "copy_gb_s": 2 * source.nbytes / seconds(lambda: target.copy_(source)) / 1e9,
+    }
+
+
+def measure_model(artifact: Artifact, device: str, limits: dict[str, float | None]) -> list[dict[str, Any]]:
+    """Compare with the CPU's FP32 and measure the engine alone, for every backend that runs ``artifact`` on the GPU."""
+    inputs = random_inputs(max(BATCHES), artifact.input_size)
+    reference = create_backend(artifact, device="cpu").infer(inputs[:8])
+    measured = []
+    for name in GPU_BACKENDS:
+        entry: dict[str, Any] = {"model": str(artifact), "backend": name, "precision": artifact.precision}
+        try:
+            backend = create_backend(artifact, backend=name, device=device)
+        except SesegError as error:
+            measured.append({**entry, "runs": False, "reason": error.message})
+            continue
+        entry |= {"runs": True, "description": backend.description, "iou_against_cpu": iou(backend.infer(inputs[:8]), reference)}
+        entry["rates"] = {str(batch): rate(resident(backend, inputs[:batch]), batch) for batch in BATCHES}
+        entry["latency_ms_batch_1"] = 1e3 / entry["rates"]["1"]
+        if limits["fp16_tflops"]:
+            macs = count_macs(artifact)
+            entry["share_of_fp16_product"] = max(entry["rates"].values()) * 2 * macs / (limits["fp16_tflops"] * 1e12)
+        backend.close()
+        measured.append(entry)
+    return measured
+
+
+def count_macs(artifact: Artifact) -> int:
+    """Return the multiply-adds of one image, counted from the graph."""
+    from .macs import count
+
+    return count(artifact.path).macs
+
+
+def random_inputs(count: int, size: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return uint8 [count, size, size, 3]: blocks of colour with noise, since a GPU runs faster on zeros."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8).repeat(-(-size // 8), 1).repeat(-(-size // 8), 2)[:, :size, :size]
+    noisy: np.ndarray[Any, np.dtype[np.uint8]] = np.clip(blocks.astype(np.int16) + rng.integers(-20, 21, blocks.shape), 0, 255).astype(
+        np.uint8
+    )
+    return noisy
+
+
+def iou(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], threshold: int = 50) -> float:
+    """Return the pooled IoU of two stacks of maps at a threshold; 1.0 where both are empty."""
+    a, b = one.astype(np.int32) * 100 > 255 * threshold, other.astype(np.int32) * 100 > 255 * threshold
+    union = int(np.sum(a | b))
+    return int(np.sum(a & b)) / union if union else 1.0
+
+
+def resident(backend: Any, inputs: np.ndarray[Any, Any]) -> Callable[[int], None]:
+    """Return what runs a batch some times: from device memory where the backend takes it, else from the host."""
+    if not hasattr(backend, "infer_device"):
+
+        def run_from_the_host(times: int) -> None:
+            for _ in range(times):
+                backend.infer(inputs)
+
+        return run_from_the_host
+    from seseg_trt import cuda
+
+    device = cuda.open_device(cuda.parse_device(backend.device))
+    stream, images = device.stream(), device.allocate(inputs.nbytes)
+    stream.copy_in(images.address, inputs)
+    stream.synchronize()
+
+    class View:
+        __cuda_array_interface__ = {"shape": inputs.shape, "typestr": "|u1", "data": (images.address, False), "version": 3, "strides": None}  # noqa: RUF012
+        memory = images
+
+    def run(times: int) -> None:
+        out = None
+        for _ in range(times):
+            out = backend.infer_device(View(), stream, out)
+        stream.synchronize()
+
+    return run
+
+
+def rate(run: Callable[[int], None], batch: int, seconds: float = SECONDS_A_BATCH) -> float:
+    """Return images a second: the median of repeats after a warm-up, of as many calls each as fill a tenth of ``seconds``."""
+    run(2)
+    start = time.perf_counter()
+    run(1)
+    calls = max(1, int(seconds / 10 / max(time.perf_counter() - start, 1e-6)))
+    times: list[float] = []
+    begun = time.perf_counter()
+    while len(times) < LEAST_REPEATS or time.perf_counter() - begun < seconds:
+        start = time.perf_counter()
+        run(calls)
+        times.append((time.perf_counter() - start) / calls)
+    return batch / float(np.median(times))
+
+
+def as_table(record: dict[str, Any]) -> str:
+    """Return the record for people, in Markdown."""
+    lines = [f"# GPU check of {record['date']}, commit {record['commit']}", ""]
+    if record["gpu"] is None:
+        lines += [f"**No GPU tests were run:** {record['no_gpu']}.", ""]
+    else:
+        tests = record["tests"]
+        lines += [f"{record['gpu']}, driver {record['driver']}, CUDA {record['cuda']}", ""]
+        lines += [f"Tests: {tests['passed']} passed, {len(tests['failed'])} failed, {len(tests['skipped'])} skipped", ""]
+        lines += [f"- failed: {name}: {' '.join(said)}" for name, said in tests["failed"].items()]
+        lines += [f"- skipped: {name}: {why}" for name, why in tests["skipped"].items()]
+        lines += [
+            "",
+            "| model | backend | IoU against the CPU | images/s, best | at batch | latency, batch 1 | share of the FP16 product |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for entry in record["backends"]:
+            if not entry["runs"]:
+                lines.append(f"| {entry['model']} | {entry['backend']} | does not run: {entry['reason']} | | | | |")
+                continue
+            best = max(entry["rates"], key=entry["rates"].get)
+            share = f"{entry['share_of_fp16_product']:.3f}" if "share_of_fp16_product" in entry else "not measured"
+            lines.append(
+                f"| {entry['model']} | {entry['backend']} | {entry['iou_against_cpu']:.5f} | {entry['rates'][best]:.1f} | {best} "
+                f"| {entry['latency_ms_batch_1']:.2f} ms | {share} |"
+            )
+    lines += ["", "| what | runs here |", "|---|---|", *(f"| {name} | {state} |" for name, state in record["chains"].items())]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
