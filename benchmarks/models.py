@@ -1,0 +1,134 @@
+"""The models that are measured: the full-size network with random weights, made once, and the demonstration network.
+
+Speed does not depend on what weights know, so they are random, by a seed; the same checkpoint is what every contestant runs. It is made
+under the original program's libraries where they can be had, since only they can load it afterwards, and else by ``engine/``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .cases import Case
+from .environment import Absent, interpreter
+from .images import SETS, prepare
+from .peers import FOLDER, PEERS, Input
+from .process import ROOT, WORKERS
+
+SEED = 7
+FULL_SIZE = "seresnet152"
+CERTIFICATE_SUFFIX = ".certificate.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model to measure.
+
+    Attributes:
+        path: what the contestant is given: a path, ``demo``, ``fake``, or empty.
+        facts: for the record: sha256, MACs, where it comes from, its certificate.
+    """
+
+    path: str
+    facts: dict[str, Any]
+
+
+def find(case: Case, takes: Input, cache: Path) -> Model:
+    """Return the model of a case, making it first if it is not there.
+
+    Raises:
+        Absent: it can't be made here.
+    """
+    if case.network in ("", "fake") or takes == "none":
+        return Model(case.network, {})
+    if case.network == "demo":
+        from seseg_trt.cache import demo_path
+
+        return Model("demo", _facts(demo_path()))
+    folder = cache / "models" / case.network
+    checkpoint = folder / "checkpoint.hdf5"
+    if takes == "checkpoint":
+        if not checkpoint.is_file():
+            make_checkpoint(checkpoint, cache)
+        return Model(str(checkpoint), {"checkpoint": "random weights"})
+    graph = folder / ("model.onnx" if case.precision == "fp32" else f"model.{case.precision}.onnx")
+    if not graph.is_file():
+        make_graph(graph, case.precision, cache)
+    facts = _facts(graph)
+    if case.precision == "int8":
+        facts["certificate"] = _certificate(graph)
+    return Model(str(graph), facts)
+
+
+def make_checkpoint(target: Path, cache: Path) -> None:
+    """Write the random checkpoint under the original program's libraries."""
+    python = interpreter(PEERS["original"], cache)
+    images = prepare(SETS["1280x960"], cache)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(".part.hdf5")
+    command = [python, str(FOLDER / "original" / "checkpoint.py"), str(SEED), str(images.folder), str(part)]
+    _run(command, cache / "logs" / "checkpoint.txt", {"PYTHONPATH": str(WORKERS)})
+    part.replace(target)
+
+
+def make_graph(target: Path, precision: str, cache: Path) -> None:
+    """Make a graph by ``build_engine.py``, from the checkpoint, or from random weights where there can be no checkpoint."""
+    checkpoint = target.parent / "checkpoint.hdf5"
+    command = [sys.executable, str(ROOT / "build_engine.py"), "--out", str(target.parent)]
+    try:
+        if not checkpoint.is_file():
+            make_checkpoint(checkpoint, cache)
+        command += ["--checkpoint", str(checkpoint)]
+    except Absent:
+        command += ["--random-weights", str(SEED), "--network", FULL_SIZE]
+    if precision != "fp32":
+        calibration = prepare(SETS["mixed"], cache)
+        command += ["--precision", precision, "--calibrate", str(calibration.folder)]
+    _run(command, cache / "logs" / f"graph-{precision}.txt", {"PYTHONPATH": str(ROOT)})
+    if not target.is_file():
+        raise Absent(f"build_engine.py made no {target.name}")
+
+
+def _certificate(graph: Path) -> dict[str, Any]:
+    """Return what the certificate beside a graph says.
+
+    Raises:
+        Absent: there is none: such a graph's speed is not reported.
+    """
+    path = graph.with_name(graph.name.removesuffix(".onnx") + CERTIFICATE_SUFFIX)
+    if not path.is_file():
+        raise Absent(f"{graph.name} has no certificate beside it, and is not reported without one")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _facts(graph: Path) -> dict[str, Any]:
+    from seseg_trt.artifact import load_artifact
+
+    from .macs import count
+
+    artifact = load_artifact(graph)
+    counted = count(graph)
+    return {
+        "sha256": artifact.sha256,
+        "network": artifact.network,
+        "weights": artifact.metadata.get("checkpoint_sha256", "unknown"),
+        "macs": counted.macs,
+        "parameters": counted.parameters,
+        "bytes_moved": counted.bytes_moved,
+    }
+
+
+def _run(command: list[str], log: Path, environment: dict[str, str]) -> None:
+    import os
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        done = subprocess.run(command, stdout=output, stderr=output, cwd=ROOT, env={**os.environ, **environment}, check=False)
+    if done.returncode:
+        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        raise Absent(f"{Path(command[1]).name} failed: {lines[-1].strip() if lines else 'no message'}")

@@ -1,0 +1,64 @@
+# mypy: ignore-errors
+# ruff: noqa: UP032
+"""Write a full-size checkpoint as the original program takes it, with random weights: checkpoint.py SEED IMAGES_DIR OUT.hdf5.
+
+The published checkpoint can't be relied on to be there, and speed does not depend on what the weights know. Untrained BatchNorms would
+let the signal grow through 152 layers until every confidence is 0 or 1, so their statistics are set to those of the images given. Each
+block's last BatchNorm has a scale of 0.2, as small as training leaves it: with a scale of 1, 50 random blocks amplify the last bit of
+rounding to another mask, and no two libraries agree. The last convolution is scaled until the logits of those images have a spread of 3
+and are positive for 30% of all pixels: maps that have edges and levels.
+"""
+
+import glob
+import os
+import sys
+
+import numpy as np
+
+BRANCH_SCALE = 0.2
+LOGIT_SPREAD = 3.0
+
+
+def main(seed, folder, target):
+    import tensorflow as tf
+
+    np.random.seed(seed)
+    tf.set_random_seed(seed)
+    import keras.backend as K
+    from PIL import Image
+    from tensorflow.python.training import moving_averages
+
+    # BatchNorm then takes a batch's statistics for its own, in place of a hundredth of them.
+    K.moving_average_update = lambda x, value, momentum: moving_averages.assign_moving_average(x, value, 0.0, zero_debias=False)
+    from segmentation_models import Unet
+    from segmentation_models.losses import bce_jaccard_loss
+
+    model = Unet("seresnet152", encoder_weights=None, encoder_freeze=True)
+    paths = sorted(glob.glob(os.path.join(folder, "*.jpg")))[:6]
+    images = np.stack([np.array(Image.open(p).convert("RGB").resize((256, 256), Image.NEAREST)) for p in paths])
+    for squeeze in [layer for layer in model.layers if type(layer).__name__ == "Lambda"]:
+        normed = squeeze._inbound_nodes[0].inbound_layers[0]
+        gamma, *others = normed.get_weights()
+        normed.set_weights([np.full_like(gamma, BRANCH_SCALE), *others])
+    # Freezing takes the encoder's BatchNorms' updates out of model.updates; a layer has its own still.
+    updates = [update for layer in model.layers for update in getattr(layer, "_updates", [])]
+    K.function([model.input, K.learning_phase()], [model.output], updates=updates)([images.astype("float32"), 1])
+
+    p = np.clip(model.predict(images), 1e-7, 1 - 1e-7).astype("float64")
+    logits = np.log(p / (1 - p))
+    kernel, bias = model.get_layer("final_conv").get_weights()
+    scale = LOGIT_SPREAD / logits.std()
+    shift = -scale * np.percentile(logits - bias, 70)
+    model.get_layer("final_conv").set_weights([kernel * scale, np.full_like(bias, shift)])
+    p = model.predict(images)
+    marked = float((p > 0.5).mean())
+    if not (np.isfinite(p).all() and 0.1 < marked < 0.6):
+        sys.exit("the random network marks {:.1%} of the pixels: its maps are no use".format(marked))
+    model.compile("Adam", loss=bce_jaccard_loss)
+    model.save(target)
+    message = "{:,} parameters, {:.1%} of the pixels marked, p from {:.4f} to {:.4f}\n"
+    sys.stdout.write(message.format(model.count_params(), marked, p.min(), p.max()))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -1,0 +1,212 @@
+"""Plots from records, as PNG and SVG: ratios, stages and limits, the roofline, growth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .cases import OURS
+from .records import Record, find, ratio
+from .report import Contests, peak, stage_sum
+from .table import label
+
+OURS_COLOR, PEER_COLOR, LIMIT_COLOR = "#1b6ca8", "#9aa5b1", "#c1440e"
+FIGURE_LABEL = {"end_to_end": "end to end", "engine": "engine alone"}
+
+
+def draw_all(contests: Contests, folder: Path) -> list[Path]:
+    """Draw what a machine kind's records allow; return the files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "seseg_trt", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn: list[Path] = []
+    for contest, name, draw in (
+        ("headline", "ratios", _ratios),
+        ("headline", "stages", _stages),
+        ("headline", "roofline", _roofline),
+        ("gpu", "gpu-ratios", _ratios),
+        ("gpu", "gpu-roofline", _roofline),
+        ("growth-images", "growth-images", _growth_images),
+        ("growth-megapixels", "growth-megapixels", _growth_megapixels),
+    ):
+        if contest in contests and any(r.samples for r in contests[contest]):
+            drawn += _save(draw, contests[contest], folder / name)
+    return drawn
+
+
+def _save(draw: Callable[[Any, Sequence[Record]], bool], records: Sequence[Record], stem: Path) -> list[Path]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    if not draw(figure, [r for r in records if r.samples]):
+        return []
+    first = records[0]
+    figure.text(0.995, 0.002, f"{first.kind}, run {first.run}", ha="right", va="bottom", fontsize=6, color="#777777")
+    files = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
+    figure.savefig(files[0], dpi=130, metadata={"Software": None})
+    figure.savefig(files[1], metadata={"Date": None})
+    return files
+
+
+def _ratios(figure: Any, records: Sequence[Record]) -> bool:
+    """Bars: every contestant's rate over that of the base, with the least and the most of the rounds."""
+    drawn = False
+    panels = [f for f in FIGURE_LABEL if any(r.case["figure"] == f for r in records)]
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, wanted in zip(axes, panels, strict=True):
+        base = find(records, who="original", figure=wanted) or find(records, who=OURS, figure=wanted)
+        rows = [(r, ratio(r, base)) for r in records if r.case["figure"] == wanted and base is not None]
+        names = []
+        for y, (record, value) in enumerate(rows):
+            assert value is not None
+            color = OURS_COLOR if record.case["who"] == OURS else PEER_COLOR
+            errors = [[value.median - value.low], [value.high - value.median]]
+            axis.barh(y, value.median, color=color, xerr=errors, error_kw={"lw": 1, "capsize": 2})
+            axis.text(value.high, y, f"  {value.median:.2f}", va="center", fontsize=8)
+            output = f", {record.case['output']}" if record.case["output"] else ""
+            names.append((label(record) + output).replace(", ", "\n", 1))
+            drawn = True
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.invert_yaxis()
+        axis.margins(x=0.15)
+        axis.set_title(FIGURE_LABEL[wanted])
+        axis.set_xlabel(f"rate, times that of {label(base) if base else ''}", fontsize=7)
+    return drawn
+
+
+def _stages(figure: Any, records: Sequence[Record]) -> bool:
+    """What an image costs: the core time of each stage, and what the engine takes of all cores."""
+    stages = [r for r in records if r.case["figure"] == "stages"]
+    engines = [r for r in records if r.case["figure"] == "engine" and r.case["who"] == OURS]
+    if not stages or not engines:
+        return False
+    axis = figure.subplots()
+    cores = int(stages[0].machine["cores"])
+    names, y = [], 0
+    for engine in engines:
+        for record in stages:
+            left, parts = 0.0, {"engine": engine.median * cores, **stage_sum(record)}
+            for index, (name, seconds) in enumerate(parts.items()):
+                axis.barh(y, seconds * 1e3, left=left * 1e3, color=f"C{index}", label=name if y == 0 else None)
+                left += seconds
+            whole = find(
+                records,
+                who=OURS,
+                figure="end_to_end",
+                precision=engine.case["precision"],
+                output=record.case["output"],
+                lane=record.case["lane"],
+            )
+            if whole is not None:
+                axis.plot(
+                    [whole.median * cores * 1e3] * 2,
+                    [y - 0.4, y + 0.4],
+                    color="black",
+                    lw=2,
+                    label="measured end to end" if y == 0 else None,
+                )
+            names.append(f"{engine.case['precision'].upper()}, {record.case['output']}")
+            y += 1
+    axis.set_yticks(range(y), names)
+    axis.invert_yaxis()
+    axis.set_xlabel(f"core milliseconds an image ({cores} cores: {cores} a millisecond)")
+    axis.set_title(f"Where the cores' time goes, {stages[0].case['images']}: each stage alone, and the whole")
+    axis.legend(fontsize=7, ncols=4)
+    return True
+
+
+def _roofline(figure: Any, records: Sequence[Record]) -> bool:
+    """Operations a second over operations a byte: ceilings as lines, engines and stages as points."""
+    copy = find(records, figure="limit", what="copy")
+    ceilings = {kind: peak(records, kind) for kind in ("f32", "f16", "s8")}
+    points = [
+        (label(r), *_engine_point(r), r.case["who"] == OURS)
+        for r in records
+        if r.case["figure"] == "engine" and r.facts.get("model", {}).get("macs")
+    ]
+    for record in records:
+        if record.case["figure"] == "stages":
+            points += [(f"{n}, {record.case['output']}, one core", x, y, True) for n, x, y in _stage_points(record)]
+    if copy is None or not points or not any(ceilings.values()):
+        return False
+    axis = figure.subplots()
+    lowest, highest = min(p[1] for p in points) / 3, max(p[1] for p in points) * 8
+    top = max(c.median for c in ceilings.values() if c)
+    for kind, ceiling in ceilings.items():
+        if ceiling is not None:
+            knee = ceiling.median / copy.median
+            axis.plot([max(lowest, knee), highest], [ceiling.median] * 2, color=LIMIT_COLOR, lw=1)
+            axis.text(highest, ceiling.median * 1.05, f"{kind} matrix product, {ceiling.median / 1e9:.0f} Gop/s", ha="right", fontsize=7)
+    axis.plot([lowest, top / copy.median], [lowest * copy.median, top], color=LIMIT_COLOR, lw=1)
+    axis.text(lowest * 1.1, lowest * copy.median * 1.6, f"memory, {copy.median / 1e9:.0f} GB/s copied", fontsize=7, rotation=24)
+    for index, (name, x, y, own) in enumerate(points):
+        axis.plot(x, y, "o" if own else "s", color=f"C{index % 10}", label=f"{name}: {y / 1e9:.2g} Gop/s")
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("operations for each byte that must move")
+    axis.set_ylabel("operations a second")
+    axis.set_title("Roofline: a stage's operations are the bytes it makes (decode, composite, encode)")
+    axis.legend(fontsize=6, loc="lower right")
+    axis.grid(alpha=0.3, which="both", lw=0.4)
+    return True
+
+
+def _engine_point(record: Record) -> tuple[float, float]:
+    work = 2.0 * record.facts["model"]["macs"]
+    return work / record.facts["model"]["bytes_moved"], work / record.median
+
+
+def _stage_points(record: Record) -> list[tuple[str, float, float]]:
+    """Return (stage, operations a byte, operations a second); an operation is a byte made, since these stages have no other unit."""
+    images = record.facts["images"]
+    pixels = images["megapixels"] * 1e6 / images["count"]
+    decoded, rendered = 3 * pixels, pixels if record.case["output"] == "mask" else 3 * pixels
+    encoded_in, encoded_out = pixels * images["bits_per_pixel"] / 8, record.facts["bytes_out"] / record.facts["count"]
+    seconds = stage_sum(record)
+    return [
+        ("decode", decoded / (decoded + encoded_in), decoded / seconds["decode"]),
+        ("composite", rendered / (decoded + 2 * rendered), rendered / seconds["composite"]),
+        ("encode", rendered / (rendered + encoded_out), rendered / seconds["encode"]),
+    ]
+
+
+def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Return the least-squares slope of log y over log x: 1 is proportional, 0 is constant."""
+    lx, ly = [math.log(x) for x in xs], [math.log(y) for y in ys]
+    mx, my = sum(lx) / len(lx), sum(ly) / len(ly)
+    return sum((a - mx) * (b - my) for a, b in zip(lx, ly, strict=True)) / sum((a - mx) ** 2 for a in lx)
+
+
+def _growth_images(figure: Any, records: Sequence[Record]) -> bool:
+    return _growth(figure, records, [float(r.facts["images"]["count"]) for r in records], "images in a run", whole_run=True)
+
+
+def _growth_megapixels(figure: Any, records: Sequence[Record]) -> bool:
+    return _growth(figure, records, [r.facts["images"]["megapixels"] / r.facts["images"]["count"] for r in records], "megapixels an image")
+
+
+def _growth(figure: Any, records: Sequence[Record], xs: list[float], xlabel: str, whole_run: bool = False) -> bool:
+    times = [r.median * r.facts["count"] for r in records] if whole_run else [r.median for r in records]
+    panels = [
+        ("time of the run, s" if whole_run else "time an image, s", times),
+        ("peak memory, MB", [r.facts["peak_rss"] / 1e6 for r in records]),
+        (
+            "an image's cost, ms" if whole_run else "a megapixel's cost, ms",
+            [1e3 * (t / x) for t, x in zip(times, xs, strict=True)],
+        ),
+    ]
+    for axis, (ylabel, ys) in zip(figure.subplots(1, 3), panels, strict=True):
+        axis.plot(xs, ys, "o-", color=OURS_COLOR)
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel(xlabel)
+        axis.set_ylabel(ylabel)
+        axis.set_title(f"slope {slope(xs, ys):.2f}, of the larger half {slope(xs[len(xs) // 2 :], ys[len(ys) // 2 :]):.2f}", fontsize=8)
+        axis.grid(alpha=0.3, which="both", lw=0.4)
+    case = records[0].case
+    figure.suptitle(f"Growth: {case['network']} network, {case['output']} as PNG, {records[0].machine['cores']} cores", fontsize=10)
+    return True

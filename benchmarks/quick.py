@@ -1,0 +1,46 @@
+"""The quick suite's ratios against the committed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .cases import OURS
+from .records import Ratio, Record, find, ratio
+from .report import Contests, of_peak, peak
+
+Ratios = dict[str, Ratio]
+
+
+def ratios(records: Sequence[Record]) -> Ratios:
+    """Return the table's ratios: end to end against the original, the engine against the peak, the outputs against the engine."""
+    records = [r for r in records if r.contest == "headline"]
+    original, limit = find(records, who="original", figure="end_to_end"), peak(records, "f32")
+    found: Ratios = {}
+    for record in records:
+        if record.case["who"] != OURS or not record.samples:
+            continue
+        name = f"{record.case['precision'].upper()} {record.case['figure'].replace('_', ' ')} {record.case['output']}".strip()
+        if record.case["figure"] == "end_to_end" and original is not None:
+            value = ratio(record, original)
+            if value is not None:
+                found[f"{name}, times the original"] = value
+        if record.case["figure"] == "engine" and record.case["precision"] == "fp32" and limit is not None:
+            found[f"{name}, share of the matrix product"] = of_peak(record, limit)
+    return found
+
+
+def hold(quick: Sequence[Record], committed: dict[str, Contests]) -> list[str]:
+    """Return a line for each ratio of a quick run: the committed one beside it, and whether their ranges meet."""
+    if not quick:
+        return ["nothing was measured"]
+    kind = quick[0].kind
+    theirs = ratios(committed.get(kind, {}).get("headline", []))
+    lines = [] if theirs else [f"no full run of a machine of the kind {kind} is committed; the ratios stand alone:"]
+    for name, value in ratios(quick).items():
+        other = theirs.get(name)
+        if other is None:
+            lines.append(f"{name}: {value}")
+            continue
+        meets = value.low <= other.high and other.low <= value.high
+        lines.append(f"{name}: {value}; committed {other}: {'within its spread' if meets else 'OUTSIDE its spread'}")
+    return lines

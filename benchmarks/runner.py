@@ -1,0 +1,231 @@
+"""Runs a contest: every contestant in a process of its own, warmed up, then one round each in turn, A B A B, until all rounds are done."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import agreement, machine, models
+from .cases import OURS, Case, Contest
+from .environment import Absent, interpreter
+from .images import SETS, Prepared, prepare
+from .models import Model
+from .peers import FOLDER, PEERS, Input
+from .process import ROOT, Worker, WorkerError
+from .records import Record
+
+SETTLE_SECONDS = 0.3
+"""Between two contestants: threads that spin after their work are asleep by then."""
+
+Tell = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a run goes.
+
+    Attributes:
+        suite: which.
+        cache: where images, models, environments and logs are kept.
+        own_images: the reader's own, in place of the sets of a contest's cases.
+        only: of the cases, those whose name holds one of these.
+        tell: takes a line about what is going on.
+    """
+
+    suite: str
+    cache: Path
+    own_images: Prepared | None = None
+    only: tuple[str, ...] = ()
+    tell: Tell = lambda line: None
+
+
+@dataclasses.dataclass
+class Contestant:
+    """A case that can be run here."""
+
+    case: Case
+    worker: Worker
+    images: Prepared | None
+    model: Model
+    loaded: dict[str, Any]
+    samples: list[float] = dataclasses.field(default_factory=list)
+    last: dict[str, Any] = dataclasses.field(default_factory=dict)
+    failed: str | None = None
+
+
+def new_run() -> str:
+    """Return the name of a run that begins now."""
+    revision = machine.commit()["commit"] or "nocommit"
+    return f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{revision[:7]}"
+
+
+def run_contest(contest: Contest, settings: Settings, run: str) -> list[Record]:
+    """Measure a contest and return a record for each of its cases."""
+    described = machine.describe()
+    before = machine.clock_state()
+    contestants: list[Contestant] = []
+    absent: dict[str, str] = {}
+    cases = [c for c in contest.cases_of(settings.suite) if not settings.only or any(o in c.name for o in settings.only)]
+    with contextlib.ExitStack() as stack:
+        workers: dict[tuple[str, ...], tuple[Worker, dict[str, Any]]] = {}
+        for case in cases:
+            try:
+                contestants.append(_enter(case, settings, stack, workers))
+            except (Absent, WorkerError) as error:
+                absent[case.name] = str(error)
+                settings.tell(f"absent: {case.name}: {error}")
+        for contestant in contestants:
+            _round(contestant, settings, warm_up=True)
+        for number in range(contest.rounds[settings.suite]):
+            settings.tell(f"{contest.name}: round {number + 1} of {contest.rounds[settings.suite]}")
+            for contestant in contestants:
+                if contestant.failed is None:
+                    _round(contestant, settings)
+        shared = {"images": agreement.measure(contestants, settings)} if contest.agreement else {}
+    clock = machine.clock_change(before, machine.clock_state())
+    common: dict[str, Any] = {
+        "run": run,
+        "suite": settings.suite,
+        "contest": contest.name,
+        "kind": machine.kind(described),
+        "machine": described,
+        "clock": clock,
+        "commit": machine.commit(),
+    }
+    records = []
+    for case in cases:
+        entry = {**common, "case": {**dataclasses.asdict(case), "name": case.name}}
+        contestant_of = next((c for c in contestants if c.case == case), None)
+        if contestant_of is None or contestant_of.failed is not None:
+            why = absent.get(case.name) or (contestant_of.failed if contestant_of else None)
+            records.append(Record(**entry, absent=why))
+        else:
+            records.append(_record(contestant_of, entry, shared))
+    return records
+
+
+def _enter(
+    case: Case, settings: Settings, stack: contextlib.ExitStack, workers: dict[tuple[str, ...], tuple[Worker, dict[str, Any]]]
+) -> Contestant:
+    """Start a case's worker, unless one with the same network is there already, and load the network."""
+    peer = PEERS.get(case.who)
+    takes: Input = "none" if case.figure in ("startup", "limit") else peer.takes if peer else "graph"
+    model = models.find(case, takes, settings.cache)
+    images = None
+    if case.images:
+        images = settings.own_images or prepare(SETS[case.images], settings.cache)
+    variant = case.what if case.who in ("mkl", "onnxruntime-gpu", "torch") and case.figure != "limit" else ""
+    library = case.who if case.figure == "limit" else ""
+    key = (case.who, case.figure if case.figure == "startup" else "", model.path, case.lane, case.backend or "", case.precision, variant)
+    if key not in workers:
+        settings.tell(f"starting {case.who} {case.precision} {model.path and Path(model.path).name}".rstrip())
+        if peer is None:
+            module = "benchmarks.workers.startup" if case.figure == "startup" else "benchmarks.workers.ours"
+            command = [sys.executable, "-m", module]
+        else:
+            command = [interpreter(peer, settings.cache), str((FOLDER / peer.script).resolve())]
+        log = settings.cache / "logs" / f"{case.who}-{case.precision}.txt"
+        worker = stack.enter_context(Worker(command, log, {"SESEG_BENCH_SCRATCH": str(_scratch(settings))}))
+        device = "cuda" if case.lane == "gpu" else "cpu"
+        loaded = worker.ask("load", model_path=model.path, device=device, backend=case.backend, what=variant or library)
+        workers[key] = worker, loaded
+    return Contestant(case, workers[key][0], images, model, workers[key][1])
+
+
+def _scratch(settings: Settings) -> Path:
+    folder = settings.cache / "outputs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _round(contestant: Contestant, settings: Settings, warm_up: bool = False) -> None:
+    case = contestant.case
+    count = min(2, case.count) if warm_up else case.count
+    with output_folder(settings) as folder:
+        request = _request(contestant, count, folder, warm_up)
+        time.sleep(0 if settings.suite == "tiny" else SETTLE_SECONDS)
+        try:
+            answer = contestant.worker.ask(**request)
+        except WorkerError as error:
+            contestant.failed = str(error)
+            settings.tell(f"failed: {case.name}: {error}")
+            return
+    if warm_up:
+        return
+    contestant.last = answer
+    contestant.samples.append(answer["work"] / answer["seconds"] if "work" in answer else answer["seconds"] / answer["count"])
+
+
+def _request(contestant: Contestant, count: int, folder: Path, warm_up: bool) -> dict[str, Any]:
+    case = contestant.case
+    if case.figure == "engine":
+        return {"do": "engine", "count": count, "batch": case.batch, "what": case.what}
+    if case.figure == "limit":
+        return {"do": "limit", "what": case.what, "seconds": 0.2 if warm_up or case.what.endswith("-256") else 1.0}
+    if case.figure == "startup":
+        return {"do": "startup", "what": case.what, "count": count}
+    assert contestant.images is not None
+    inputs = list(contestant.images.paths[: count if not warm_up else max(count, 2)])
+    if case.figure == "stages":
+        return {"do": "stages", "inputs": inputs, "output": case.output, "threads": int(case.what)}
+    return {"do": "files", "inputs": inputs, "output_dir": str(folder), "output": case.output}
+
+
+@contextlib.contextmanager
+def output_folder(settings: Settings) -> Iterator[Path]:
+    """Give a new, empty folder for outputs, and remove it afterwards."""
+    folder = _scratch(settings) / f"{os.getpid()}-{time.monotonic_ns()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _record(contestant: Contestant, entry: dict[str, Any], shared: dict[str, Any]) -> Record:
+    last = contestant.last
+    facts: dict[str, Any] = {
+        "count": last["count"],
+        "cpu_seconds": round(last["cpu_seconds"], 3),
+        "peak_rss": last["peak_rss"],
+        "load_seconds": round(contestant.loaded["seconds"], 2),
+    }
+    for key in ("bytes_out", "quarantined", "stages", "stage_seconds", "threads"):
+        if key in last:
+            facts[key] = last[key]
+    if contestant.images is not None:
+        facts["images"] = {"set": contestant.images.name, **contestant.images.facts}
+    if contestant.model.facts:
+        facts["model"] = contestant.model.facts
+    if contestant.case.who == OURS and contestant.case.figure == "end_to_end" and shared.get("images"):
+        found = shared["images"].get(contestant.case.name)
+        if found:
+            facts["agreement"] = found
+    return Record(
+        **entry,
+        unit=last.get("unit", "s"),
+        samples=tuple(float(f"{s:.6g}") for s in contestant.samples),
+        facts=facts,
+        versions=contestant.loaded["versions"],
+    )
+
+
+def default_cache() -> Path:
+    """Return where images, models and environments are kept: beside this package, or where SESEG_BENCH_CACHE says."""
+    named = os.environ.get("SESEG_BENCH_CACHE")
+    return Path(named) if named else ROOT / "benchmarks" / ".cache"
+
+
+def select(names: Sequence[str], suite: str, contests: dict[str, Contest]) -> list[Contest]:
+    """Return the contests of a suite; those named, or all that this machine has the device for."""
+    has_gpu = bool(machine.gpus())
+    wanted = [contests[name] for name in names] if names else [c for c in contests.values() if c.device == "cpu" or has_gpu]
+    return [c for c in wanted if suite in c.rounds]
