@@ -13,6 +13,8 @@ from .errors import SesegError, UsageError
 
 VERBS = {
     "segment": "Mask images: files, folders, globs or a list.",
+    "status": "Say what the journals of runs hold.",
+    "retry": "Run what was quarantined again.",
     "demo": "Try the program on the pictures that ship with it.",
     "verify": "Compare two models' masks on the same images, and write a certificate.",
     "evaluate": "Score a model's masks against true masks.",

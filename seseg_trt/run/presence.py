@@ -82,6 +82,20 @@ class Presence:
                     continue
         return found
 
+    @staticmethod
+    def count(folder: Path) -> int:
+        """Return how many processes are at work in a folder, without being one."""
+        count = 0
+        for path in folder.glob("*") if folder.is_dir() else ():
+            try:
+                with open(path, "rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                count += 1
+            except FileNotFoundError:
+                continue
+        return count
+
     def close(self) -> None:
         """Take the sign away."""
         with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import os
@@ -70,6 +71,7 @@ class Scan:
         self._remote_base = base.rstrip("/") if base is not None and is_remote(base) else None
         self._base = None if base is None or is_remote(base) else os.path.abspath(base)
         self._closed: dict[str, set[str]] = {}
+        self._keys: dict[str, set[tuple[int, int]]] = {}
 
     def add(self, argument: str) -> None:
         """Add a file, a folder or a glob.
@@ -142,6 +144,20 @@ class Scan:
             self._closed[root] = {self._state, self._output} if inside else {self._state}
         real = os.path.realpath(path)
         return any(_is_within(real, closed) for closed in self._closed[root])
+
+    def _closed_keys(self, root: str) -> set[tuple[int, int]]:
+        """Return device and inode of the folders that are closed: to resolve the path of each folder would cost far more in deep trees.
+
+        A link that leads into a closed folder is seen by :meth:`_is_closed` where it is met.
+        """
+        if root not in self._keys:
+            self._is_closed(root, root)
+            self._keys[root] = set()
+            for folder in self._closed[root]:
+                with contextlib.suppress(OSError):  # not made yet
+                    status = os.stat(folder)
+                    self._keys[root].add((status.st_dev, status.st_ino))
+        return self._keys[root]
 
     def _add_remote(self, address: str) -> None:
         """Add an object, or all that lie under a folder of a store."""
@@ -230,7 +246,7 @@ class Scan:
         folder = os.path.join(root, prefix) if prefix else root
         status = os.stat(folder)
         key = (status.st_dev, status.st_ino)
-        if self._is_closed(root, folder):
+        if key in self._closed_keys(root):
             return key, iter(())
         if key in above:
             raise OSError(errno.ELOOP, "a link to a folder that it lies in")

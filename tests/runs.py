@@ -1,0 +1,40 @@
+"""What tests of whole runs share: small inputs, and trees of outputs to compare."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def picture(seed: int = 0, width: int = 24, height: int = 18, file_format: str = "PNG") -> bytes:
+    """Return a small picture, another for each seed, as a file's bytes."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+def make_inputs(folder: Path, count: int, *, bad_every: int = 0) -> Path:
+    """Write ``count`` small pictures of odd sizes into ``folder`` and its subfolders; each ``bad_every``-th is no picture."""
+    for index in range(count):
+        path = folder / (f"sub{index % 3}" if index % 3 else "") / f"image{index:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bad = bad_every and index % bad_every == bad_every - 1
+        path.write_bytes(b"no picture" if bad else picture(index, 16 + index % 7, 12 + index % 5))
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return the relative path and the bytes of every file under ``folder``, the run's own state left out."""
+    found = {}
+    for top, folders, files in os.walk(folder):
+        if ".seseg" in folders:
+            folders.remove(".seseg")
+        for name in files:
+            path = os.path.join(top, name)
+            found[os.path.relpath(path, folder)] = Path(path).read_bytes()
+    return found
