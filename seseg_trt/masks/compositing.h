@@ -178,16 +178,12 @@ SESEG_FUNCTION Quad quad_of(i32 first, i32 k0, i32 k1, i32 k2, i32 k3) {
                 permute(static_cast<u32>(k2), static_cast<u32>(k3), 0x5410)};
 }
 
-// The taps of an upscaled coordinate as a Quad inside 0 .. from - 1. Upscaling has at most four taps that weigh anything;
-// rounding of the bounds can add a fifth, which weighs 0 (the tests try every size).
+// The taps of an upscaled coordinate as a Quad inside 0 .. from - 1. Upscaling has four taps: first = floor(center - 1.5) is computed
+// without error, and where rounding makes last = floor(center + 2.5) one too large, that tap is 2 away from the center and weighs 0.
 SESEG_FUNCTION Quad quad_taps(u32 from, u32 to, u32 coordinate) {
     const Taps taps = taps_of(from, to, coordinate);
-    i32 first = taps.first, k[5];
-    for (i32 tap = 0; tap < 5; ++tap) k[tap] = tap < taps.count ? taps.fixed(tap) : 0;
-    if (k[4] != 0) {
-        for (i32 tap = 0; tap < 4; ++tap) k[tap] = k[tap + 1];
-        ++first;
-    }
+    i32 first = taps.first, k[4];
+    for (i32 tap = 0; tap < 4; ++tap) k[tap] = tap < taps.count ? taps.fixed(tap) : 0;
     for (i32 step = 0; step < 3; ++step) {
         if (first <= static_cast<i32>(from) - 4) break;
         k[3] = k[2], k[2] = k[1], k[1] = k[0], k[0] = 0;

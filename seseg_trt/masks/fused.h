@@ -195,7 +195,10 @@ SESEG_FUNCTION void make_noise(const u64* key, const Run& run, u8* noise) {
             const Noise bytes = philox(key[0], key[1], at);
             const u32 to = static_cast<u32>(at - block) * 32;
             if (skipped == 0) {
-                for (u32 i = 0; i < 4; ++i) *reinterpret_cast<u64*>(noise + to + 8 * i) = bytes.at[i];
+                for (u32 i = 0; i < 2; ++i)
+                    reinterpret_cast<Vector*>(noise + to)[i] =
+                        Vector{{static_cast<u32>(bytes.at[2 * i]), static_cast<u32>(bytes.at[2 * i] >> 32),
+                                static_cast<u32>(bytes.at[2 * i + 1]), static_cast<u32>(bytes.at[2 * i + 1] >> 32)}};
                 continue;
             }
             for (u32 i = 0; i < 32; ++i)

@@ -128,7 +128,7 @@ def nvrtc_library() -> Any:
     for name in (*candidates, "libnvrtc.so.13", "libnvrtc.so"):
         try:
             # NVRTC opens this one by its bare name, and does not look beside itself.
-            for builtins in Path(name).parent.glob("libnvrtc-builtins.so.*") if "/" in name else ():
+            for builtins in sorted(Path(name).parent.glob("libnvrtc-builtins.so.*")) if "/" in name else []:
                 ctypes.CDLL(str(builtins))
             library = ctypes.CDLL(name)
         except OSError:

@@ -13,7 +13,8 @@ from seseg_trt.masks.records import BATCH, IMAGE, DeviceSource, Plan
 
 from .kernel_host import aligned, make_case
 
-SHAPES = [(1, 1), (1, 300), (300, 1), (2, 2), (3, 5), (16, 255), (17, 257), (127, 128), (513, 7), (31, 600), (700, 300), (2001, 3)]
+SHAPES = [(1, 1), (1, 300), (300, 1), (2, 2), (3, 5), (16, 255), (17, 257), (127, 128), (513, 7), (31, 600)]
+SHAPES += [(700, 300), (2001, 3), (131, 90), (302, 50), (405, 9)]
 PREFIXES = ("table_blocks", "stretch_blocks", "shrink_blocks", "composite_blocks", "pack_blocks")
 
 
