@@ -1,4 +1,4 @@
-"""Masks on the GPU: steps 2 and 5 to 7 of the contract in docs/architecture.md, enqueued on a stream without waiting for it.
+"""Masks on the GPU: the network's input, and from confidence maps to outputs, enqueued on a stream without waiting for it.
 
 Bit for bit what masks.reference makes with Pillow. The arithmetic stands in compositing.h, the kernels in bodies.h, fused.h and
 kernels.cu; planning.py says what is launched.
@@ -109,7 +109,7 @@ class Kernels:
         return Workspace(self._device)
 
     def sample(self, sources: Sequence[DeviceSource], size: int, out: int, workspace: Workspace, stream: _Stream) -> None:
-        """Enqueue step 2: the network's input by Pillow's NEAREST; see :func:`plan_sample` for arguments and errors."""
+        """Enqueue the making of the network's input by Pillow's NEAREST; see :func:`plan_sample` for arguments and errors."""
         self.run(plan_sample(sources, size, out), workspace, stream)
 
     def composite(
@@ -121,7 +121,7 @@ class Kernels:
         workspace: Workspace,
         stream: _Stream,
     ) -> None:
-        """Enqueue steps 5 to 7: se, nse and masks; see :func:`plan_composite` for arguments and errors."""
+        """Enqueue se, nse and masks; see :func:`plan_composite` for arguments and errors."""
         self.run(plan_composite(images, size, threshold, color), workspace, stream)
 
     def run(self, plan: Plan, workspace: Workspace, stream: _Stream) -> None:

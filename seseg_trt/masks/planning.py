@@ -94,7 +94,7 @@ def plan_composite(
     threshold: int | None,
     color: tuple[int, int, int] | Literal["random"],
 ) -> Plan:
-    """Plan steps 5 to 7 of a batch: BICUBIC to each image's size, threshold, se, nse, mask.
+    """Plan what is made of a batch's confidence maps: BICUBIC to each image's size, threshold, se, nse, mask.
 
     Args:
         images: what to make of which image; at least one.
@@ -193,7 +193,7 @@ def _limit(threshold: int | None) -> int:
 
 
 def plan_sample(sources: Sequence[DeviceSource], size: int, out: int) -> Plan:
-    """Plan step 2 of a batch: the network's input by Pillow's NEAREST.
+    """Plan the network's input of a batch, by Pillow's NEAREST.
 
     Args:
         sources: the images; at least one.
