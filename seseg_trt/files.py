@@ -21,6 +21,7 @@ from .run.output import STATE_NAME, OutputFolder, Outputs
 from .run.plan import Naming, WorkPlan, make_plan
 from .run.presence import Presence, alone
 from .run.report import Summary
+from .run.results import Results
 from .run.resume import Identity, Todo, find_todo, refused_rows
 from .run.scan import is_remote
 from .run.stream import Stream, StreamResult
@@ -189,6 +190,7 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
             todo = find_todo(plan, journal, outputs, identity, options.choices)
             journal.put(refused_rows(plan, journal, identity, time.time()))
             journal.set_meta(SETTINGS, json.dumps(_settings(what, plan.naming)))
+        results = _open_results(options, journal, presence)
         watch.planned(plan, todo)
         work = SharedWork(journal, presence, todo.items)
         result, description = StreamResult(), "nothing to do"
@@ -211,11 +213,13 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
             startup = time.perf_counter() - begun
             remote = any(is_remote(name) for name in (target, todo.items[0].root))
             stream_options = options.stream(what.decoding.max_pixels, plan.inputs, remote=remote)
-            stream = Stream(lane, outputs, journal, plan.naming, stream_options, watch.committed)
+            stream = Stream(
+                lane, outputs, journal, plan.naming, stream_options, _each_of(watch.committed, results.add if results else None)
+            )
             watch.started(stream.stop)
             result = stream.run(work)
         work.finish()
-        _write_quarantine(journal, state / "quarantine.jsonl", result)
+        _write_records(journal, state / "quarantine.jsonl", results, result)
     return Summary(
         inputs=plan.inputs,
         done=result.done,
@@ -288,11 +292,30 @@ def _settings(what: What, naming: Naming) -> dict[str, Any]:
     }
 
 
-def _write_quarantine(journal: Journal, target: Path, result: StreamResult) -> None:
+def _open_results(options: RunOptions, journal: Journal, presence: Presence) -> Results | None:
+    return None if options.results is None else Results(Path(options.results), journal, presence)
+
+
+def _each_of(first: Callable[[Row], None], second: Callable[[Row], None] | None) -> Callable[[Row], None]:
+    if second is None:
+        return first
+
+    def both(row: Row) -> None:
+        first(row)
+        second(row)
+
+    return both
+
+
+def _write_records(journal: Journal, quarantine: Path, results: Results | None, result: StreamResult) -> None:
     try:
-        journal.write_quarantine(target)
+        journal.write_quarantine(quarantine)
+        if results is not None:
+            results.finish()
     except OSError as error:
         result.stopped = result.stopped or StoppedError(
-            f"{target} can't be written: {error.strerror}",
+            f"{quarantine} can't be written: {error.strerror}",
             "the journal beside it has the same records: mend the disk and run the same command again",
         )
+    except StoppedError as error:
+        result.stopped = result.stopped or error

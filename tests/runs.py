@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -38,3 +40,13 @@ def tree(folder: Path) -> dict[str, bytes]:
             path = os.path.join(top, name)
             found[os.path.relpath(path, folder)] = Path(path).read_bytes()
     return found
+
+
+def _lacks_scale() -> bool:
+    if os.environ.get("SESEG_REQUIRE_EXTRAS") == "1":
+        return False  # a missing extra then fails the test, and never skips it
+    return any(importlib.util.find_spec(name) is None for name in ("fsspec", "s3fs", "pyarrow", "pycocotools", "moto"))
+
+
+needs_scale = pytest.mark.skipif(_lacks_scale(), reason="needs the extras [scale] and [dev]: fsspec, s3fs, pyarrow, pycocotools, moto")
+"""For tests of object stores, tar files and Parquet results."""

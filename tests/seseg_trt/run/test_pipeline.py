@@ -99,7 +99,10 @@ def test_the_source_is_read_no_further_than_the_queues_allow() -> None:
             read.append(job.number)
             yield job
 
-    listening = iter(Pipeline(source(), [Stage[Job]("a", lambda batch: None if gate.wait() else None, capacity=4)], lambda job: False))
+    def hang(batch: list[Job]) -> None:
+        gate.wait()
+
+    listening = iter(Pipeline(source(), [Stage[Job]("a", hang, capacity=4)], lambda job: False))
     assert next(listening) is None  # nothing comes
     assert len(read) < 20
     gate.set()

@@ -59,7 +59,7 @@ def test_a_file_named_twice_is_done_once(tmp_path: Path) -> None:
 
 def test_an_output_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg", "a_se.png/b.jpg")
-    with pytest.raises(UsageError, match="a_se.png") as caught:
+    with pytest.raises(UsageError, match=r"a_se\.png") as caught:
         plan(tmp_path)
     assert "a_se.png/b.jpg" in str(caught.value)
     assert plan(tmp_path, naming=Naming(("nse",))).inputs == 2
