@@ -11,8 +11,11 @@ stands where the network has its squeeze is taken for it; any other is refused.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 from seseg_trt.errors import CheckpointError, UsageError
@@ -42,15 +45,17 @@ SILENT = frozenset(
 )
 EPSILON_TOLERANCE = 1e-12
 MAX_NAME = 512
+MAX_CONVOLUTIONS = 2600  # of the deepest network that NetworkSpec admits
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvSignature:
-    """As much of a convolution as tells which network it belongs to."""
+    """As much of a convolution as tells which network it belongs to; ``in_channels`` is 0 where it is not known."""
 
     kernel: int
     channels: int
     bias: bool
+    in_channels: int = 0
 
 
 def keras2_order(layers: dict[str, Layer]) -> list[Layer]:
@@ -84,37 +89,47 @@ def derive_spec(convolutions: Sequence[ConvSignature], input_size: int = 256) ->
         CheckpointError: they are those of no network of this family.
     """
     foreign = CheckpointError(f"its {len(convolutions)} convolutions are not those of this network", OTHER_NETWORK)
-    decoder_length = 11  # two for each of five stages, and the last
-    if len(convolutions) < decoder_length + 15:
+    last = max((i for i, c in enumerate(convolutions) if c.kernel == 3 and c.bias), default=0)
+    decoder = convolutions[max(0, last - 10) : last]  # two for each of five stages, and the last
+    encoder = convolutions[: max(0, last - 10)]
+    if len(encoder) < 2 or len(convolutions) > MAX_CONVOLUTIONS:
         raise foreign
-    encoder, decoder = convolutions[:-decoder_length], convolutions[-decoder_length:]
-    squeezed = next((c.channels for c in encoder if c.bias), 0)
-    candidates = []
-    for filters in {encoder[0].channels, encoder[1].channels}:
-        middle = [c.channels for c in encoder if c.kernel == 3]
-        repetitions = [middle.count(filters * 2**stage) for stage in range(4)]
-        one_more = [[r + (i == stage) for i, r in enumerate(repetitions)] for stage in range(5)]
-        for decoder_filters in ([c.channels for c in decoder[0:10:2]], [c.channels for c in decoder[1:10:2]]):
-            for guess in one_more:
-                try:
-                    reduction = reduction_of(WIDENING * filters, squeezed)
-                    spec = NetworkSpec(tuple(guess), filters, tuple(decoder_filters), reduction, input_size)
-                except UsageError:
-                    continue
-                candidates.append((_disagreements(spec, convolutions), spec))
-    if not candidates:
-        raise foreign
-    disagreements, spec = min(candidates, key=lambda c: c[0])
-    if disagreements > len(convolutions) // 2:
+    candidates = {
+        spec
+        for filters in (encoder[0].channels, encoder[1].channels)
+        for decoder_filters in (decoder[0::2], decoder[1::2])
+        for spec in _similar_specs(encoder, filters, [c.channels for c in decoder_filters], input_size)
+    }
+    agreement, spec = max(
+        ((_agreement(spec, convolutions), spec) for spec in candidates),
+        key=lambda c: (c[0], c[1].repetitions, c[1].decoder_filters, c[1].se_reduction),
+        default=(0, NetworkSpec()),
+    )
+    if 2 * agreement < len(convolutions):
         raise foreign
     return spec
 
 
-def _disagreements(spec: NetworkSpec, convolutions: Sequence[ConvSignature]) -> int:
+def _similar_specs(encoder: Sequence[ConvSignature], filters: int, decoder_filters: list[int], input_size: int) -> Iterator[NetworkSpec]:
+    """Yield the networks that these convolutions may be meant for, if one of them is wrong or missing."""
+    middle = Counter(c.channels for c in encoder if c.kernel == 3)
+    repetitions = [middle[filters * 2**stage] for stage in range(4)]
+    wide = WIDENING * filters
+    squeezed = next((c.channels for c in encoder if c.bias and c.kernel == 1), 0)
+    for reduction in {reduction_of(wide, squeezed), NetworkSpec().se_reduction}:
+        for one_more in range(5):
+            guess = tuple(r + (stage == one_more) for stage, r in enumerate(repetitions))
+            with contextlib.suppress(UsageError):
+                yield NetworkSpec(guess, filters, tuple(decoder_filters), reduction, input_size)
+
+
+def _agreement(spec: NetworkSpec, convolutions: Sequence[ConvSignature]) -> int:
+    """Return how many of the network's convolutions are found, in their order."""
     planned = [layer for layer in keras2_order(plan_layers(spec)) if layer.kind == "Conv2D"]
-    pairs = zip(planned, convolutions, strict=False)
-    differing = sum(ConvSignature(p.kernel, p.channels, p.bias) != c for p, c in pairs)
-    return differing + abs(len(planned) - len(convolutions))
+    known = any(c.in_channels for c in convolutions)
+    wanted = [ConvSignature(p.kernel, p.channels, p.bias, p.in_channels if known else 0) for p in planned]
+    blocks = SequenceMatcher(None, wanted, list(convolutions), autojunk=False).get_matching_blocks()
+    return sum(block.size for block in blocks) - abs(len(wanted) - len(convolutions))
 
 
 def spec_from_config(config: dict[str, Any]) -> NetworkSpec:
@@ -162,6 +177,7 @@ def match(config: dict[str, Any], spec: NetworkSpec) -> dict[str, str]:
     described = _described_layers(config)
     planned = plan_layers(spec)
     names = {next(reversed(planned)): _only(config["config"].get("output_layers"), "output")}
+    places = {source: wanted for wanted, source in names.items()}
     for layer in reversed(planned.values()):
         name = names[layer.name]
         if name not in described:
@@ -171,14 +187,14 @@ def match(config: dict[str, Any], spec: NetworkSpec) -> dict[str, str]:
         if len(sources) != len(layer.inputs):
             raise CheckpointError(f"layer {name!r} has {len(sources)} inputs, the network's has {len(layer.inputs)}", OTHER_NETWORK)
         for source, wanted in zip(sources, layer.inputs, strict=True):
+            if places.setdefault(source, wanted) != wanted:
+                raise CheckpointError(f"layer {name!r} is fed by {source!r}, which stands elsewhere too", OTHER_NETWORK)
             if names.setdefault(wanted, source) != source:
                 raise CheckpointError(f"layer {name!r} is fed by {source!r}, the network's by {names[wanted]!r}", OTHER_NETWORK)
     extra = sorted(set(described) - set(names.values()))
     if extra:
         kind = described[extra[0]]["class_name"]
         raise CheckpointError(f"layer {extra[0]!r} ({kind}) is no part of the network", OTHER_NETWORK)
-    if len(set(names.values())) != len(planned):
-        raise CheckpointError(f"{len(planned) - len(set(names.values()))} layers stand in two places", OTHER_NETWORK)
     if _only(config["config"].get("input_layers"), "input") != names["input"]:
         raise CheckpointError("the model's input is not the network's", OTHER_NETWORK)
     return names

@@ -70,7 +70,8 @@ class NetworkSpec:
     @classmethod
     def from_json(cls, sizes: dict[str, Any]) -> NetworkSpec:
         """Return the sizes that ``dataclasses.asdict`` made, after a journey through JSON, which has no tuples."""
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()}
+        return cls(**fields)
 
     @property
     def name(self) -> str:

@@ -99,7 +99,7 @@ def _weighted(file: KerasFile) -> list[FileLayer]:
 
 def _spec_from_weights(file: KerasFile) -> NetworkSpec:
     kernels = [(layer.weights[0].shape, len(layer.weights)) for layer in _weighted(file)]
-    return derive_spec([ConvSignature(s[0], s[3], n > 1) for s, n in kernels if len(s) == 4])
+    return derive_spec([ConvSignature(s[0], s[3], n > 1, s[2]) for s, n in kernels if len(s) == 4])
 
 
 def _pair_by_name(file: KerasFile, planned: dict[str, Layer], names: dict[str, str]) -> list[tuple[FileLayer, Layer]]:
