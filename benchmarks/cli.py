@@ -69,6 +69,19 @@ def run_command(contests: tuple[str, ...], suite: str, own: Path | None, only: t
         _show(found)
 
 
+@main.command("prepare")
+@click.argument("contests", nargs=-1, type=click.Choice(list(CONTESTS)))
+@click.option("--suite", type=click.Choice(SUITES), default="full", show_default=True)
+def prepare_command(contests: tuple[str, ...], suite: str) -> None:
+    """Make the images, models and environments of CONTESTS beforehand, which takes minutes, and say what can't be had."""
+    from . import runner
+
+    settings = runner.Settings(suite, runner.default_cache(), tell=_tell)
+    for contest in runner.select(contests, suite, CONTESTS):
+        for line in runner.prepare_contest(contest, settings):
+            click.echo(line)
+
+
 @main.command("quick")
 def quick_command() -> None:
     """Run the quick suite and hold its ratios against the committed ones of this kind of machine."""

@@ -23,9 +23,9 @@ UNIQUE = 20
 TILE = 1024
 
 
-def images(settings: Settings, run: str, counts: tuple[int, ...] = COUNTS) -> list[Record]:
+def images(settings: Settings, run: str, counts: tuple[int, ...] = COUNTS, network: str = NETWORK) -> list[Record]:
     """Measure runs of more and more images of 512 x 512, to masks. The pictures repeat: they are hard links to a few."""
-    case = Case(OURS, "end_to_end", network=NETWORK, images="512x512", output="mask")
+    case = Case(OURS, "end_to_end", network=network, images="512x512", output="mask")
     base = prepare(ImageSet("growth", ((512, 512),), UNIQUE, seed=8), settings.cache)
     records = []
     for count in counts:
@@ -43,9 +43,9 @@ def images(settings: Settings, run: str, counts: tuple[int, ...] = COUNTS) -> li
     return records
 
 
-def megapixels(settings: Settings, run: str, sizes: tuple[float, ...] = MEGAPIXELS) -> list[Record]:
+def megapixels(settings: Settings, run: str, sizes: tuple[float, ...] = MEGAPIXELS, network: str = NETWORK) -> list[Record]:
     """Measure images of more and more megapixels (4:3), to ``se``."""
-    case = Case(OURS, "end_to_end", network=NETWORK, output="se")
+    case = Case(OURS, "end_to_end", network=network, output="se")
     records = []
     for size in sizes:
         settings.tell(f"growth: {size} megapixels")

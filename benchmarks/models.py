@@ -7,7 +7,6 @@ under the original program's libraries where they can be had, since only they ca
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,6 @@ from .process import ROOT, WORKERS
 
 SEED = 7
 FULL_SIZE = "seresnet152"
-CERTIFICATE_SUFFIX = ".certificate.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +92,19 @@ def make_graph(target: Path, precision: str, cache: Path) -> None:
 
 
 def _certificate(graph: Path) -> dict[str, Any]:
-    """Return what the certificate beside a graph says.
+    """Return what a quantised graph's certificate says.
 
     Raises:
-        Absent: there is none: such a graph's speed is not reported.
+        Absent: there is none that speaks of this very file: its speed is not reported then.
     """
-    path = graph.with_name(graph.name.removesuffix(".onnx") + CERTIFICATE_SUFFIX)
-    if not path.is_file():
-        raise Absent(f"{graph.name} has no certificate beside it, and is not reported without one")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    from seseg_trt.artifact import load_artifact
+    from seseg_trt.certificate import check_certificate
+
+    found = check_certificate(load_artifact(graph))
+    if found.status != "valid" or found.certificate is None:
+        raise Absent(f"{graph.name} has no valid certificate beside it ({found.status}), and is not reported without one")
+    data = found.certificate.data
+    return {"line": found.certificate.line(), **{key: data[key] for key in ("passed", "iou", "flip_rate", "images", "threshold")}}
 
 
 def _facts(graph: Path) -> dict[str, Any]:

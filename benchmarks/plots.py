@@ -205,7 +205,8 @@ def _growth(figure: Any, records: Sequence[Record], xs: list[float], xlabel: str
         axis.set_yscale("log")
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
-        axis.set_title(f"slope {slope(xs, ys):.2f}, of the larger half {slope(xs[len(xs) // 2 :], ys[len(ys) // 2 :]):.2f}", fontsize=8)
+        larger = max(2, len(xs) // 2)
+        axis.set_title(f"slope {slope(xs, ys):.2f}, of the {larger} largest {slope(xs[-larger:], ys[-larger:]):.2f}", fontsize=8)
         axis.grid(alpha=0.3, which="both", lw=0.4)
     case = records[0].case
     figure.suptitle(f"Growth: {case['network']} network, {case['output']} as PNG, {records[0].machine['cores']} cores", fontsize=10)

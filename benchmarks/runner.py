@@ -112,13 +112,33 @@ def run_contest(contest: Contest, settings: Settings, run: str) -> list[Record]:
     return records
 
 
+def prepare_contest(contest: Contest, settings: Settings) -> list[str]:
+    """Make what a contest needs; return a line for each case that will be absent, and why."""
+    absent: dict[str, None] = {}
+    for case in contest.cases_of(settings.suite):
+        try:
+            if case.who in PEERS:
+                interpreter(PEERS[case.who], settings.cache)
+            models.find(case, _takes(case), settings.cache)
+            if case.images and settings.own_images is None:
+                prepare(SETS[case.images], settings.cache)
+        except Absent as error:
+            absent[f"absent: {case.who}, {case.precision}: {error}"] = None
+    return list(absent)
+
+
+def _takes(case: Case) -> Input:
+    if case.figure in ("startup", "limit"):
+        return "none"
+    return PEERS[case.who].takes if case.who in PEERS else "graph"
+
+
 def _enter(
     case: Case, settings: Settings, stack: contextlib.ExitStack, workers: dict[tuple[str, ...], tuple[Worker, dict[str, Any]]]
 ) -> Contestant:
     """Start a case's worker, unless one with the same network is there already, and load the network."""
     peer = PEERS.get(case.who)
-    takes: Input = "none" if case.figure in ("startup", "limit") else peer.takes if peer else "graph"
-    model = models.find(case, takes, settings.cache)
+    model = models.find(case, _takes(case), settings.cache)
     images = None
     if case.images:
         images = settings.own_images or prepare(SETS[case.images], settings.cache)

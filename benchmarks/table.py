@@ -97,20 +97,17 @@ def _certificates(records: Iterable[Record]) -> list[str]:
     for record in records:
         certificate = record.facts.get("model", {}).get("certificate")
         if certificate:
-            return [f"The INT8 graph's certificate: {certificate_line(certificate)}.", ""]
+            return [f"The INT8 graph's certificate: {certificate_line(certificate)}. Its weights are random, and so are its masks.", ""]
     return []
 
 
 def certificate_line(certificate: dict[str, Any]) -> str:
-    """Return the figures of a certificate in a line: every number of its own and of its groups, by name."""
-    found = []
-    for key, value in certificate.items():
-        if isinstance(value, dict):
-            inner = [f"{k} {v:.4g}" for k, v in value.items() if isinstance(v, (int, float)) and not isinstance(v, bool)]
-            found += [f"{key}: {', '.join(inner)}"] if inner else []
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found.append(f"{key} {value:.4g}")
-    return "; ".join(found)
+    """Return the figures of a certificate in a line."""
+    iou = certificate["iou"]
+    return (
+        f"{certificate['line']} (worst image {iou['worst']:.4f}, flipped pixels {certificate['flip_rate']:.3%}, "
+        f"{certificate['images']} images, threshold {certificate['threshold']})"
+    )
 
 
 def _engine(records: Sequence[Record]) -> list[str]:
