@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev
 BIN := $(VENV)/bin
-ALL_EXTRAS := dev,engine,dali,rtx,ort,scale
+ALL_EXTRAS := dev,engine,dali,rtx,ort,scale,nvrtc
 comma := ,
 
 .PHONY: demo test check lint types engine bench bench-quick soak kernels gpu-check clean
@@ -50,7 +50,7 @@ bench: $(VENV)/.installed-$(ALL_EXTRAS)
 	$(BIN)/python -m benchmarks
 
 kernels:
-	$(BIN)/python -m seseg_trt.masks.kernels
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m seseg_trt.masks.kernel_binary
 
 soak: $(VENV)/.installed-$(ALL_EXTRAS)
 	$(BIN)/python -m pytest -q -m slow tests
