@@ -1,0 +1,148 @@
+"""Runs that are killed, stopped, shared and made to fail, and what must be true of them afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from seseg_trt.run.journal import Journal
+from tests.runs import make_inputs, tree
+from tests.soak.worker import PLACES
+
+STATE_FILES = {"journal.sqlite", "lock", "log.txt", "quarantine.jsonl", "runs"}
+
+
+class Soak:
+    """Inputs, and the tree that an undisturbed run makes of them."""
+
+    def __init__(self, folder: Path, images: int, seed: int) -> None:
+        self.folder = folder
+        self.images = images
+        self.random = random.Random(seed)
+        self.inputs = make_inputs(folder / "in", images, bad_every=17)
+        begun = time.monotonic()
+        process = self.start(folder / "undisturbed")
+        words = process.communicate(timeout=240)
+        assert process.returncode == 2, words
+        self.seconds = time.monotonic() - begun
+        self.expected = tree(folder / "undisturbed")
+        self.disturbances = 0
+
+    def start(self, target: Path, fault: str = "") -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "tests.soak.worker", str(self.inputs), str(target), fault]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def finish(self, target: Path) -> None:
+        """Let an undisturbed run end what is left, and check everything."""
+        process = self.start(target)
+        words = process.communicate(timeout=240)
+        assert process.returncode == 2, words
+        self.check(target)
+
+    def check(self, target: Path) -> None:
+        """The tree is the undisturbed one's, the journal is whole and true, and nothing is left over."""
+        assert tree(target) == self.expected
+        assert {path.name for path in (target / ".seseg").iterdir()} <= STATE_FILES
+        assert not list((target / ".seseg" / "runs").iterdir())
+        with contextlib.closing(sqlite3.connect(target / ".seseg" / "journal.sqlite")) as database:
+            assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        with contextlib.closing(Journal(target / ".seseg" / "journal.sqlite")) as journal:
+            bad = self.images // 17
+            assert journal.counts() == {"done": self.images - bad, "quarantined": bad}
+            for row in journal.rows("done"):
+                for name, made in row.outputs.items():
+                    data = (target / name).read_bytes()
+                    assert made == (hashlib.sha256(data).hexdigest(), len(data))
+        lines = (target / ".seseg" / "quarantine.jsonl").read_text(encoding="ascii").splitlines()
+        assert len(lines) == bad and all(json.loads(line)["reason"] == "not_an_image" for line in lines)
+
+    def disturb(self, processes: list[subprocess.Popen[str]], number: int) -> None:
+        """Send a signal to each of some processes at random moments of their lives."""
+        begun = time.monotonic()
+        moments = sorted((self.random.uniform(0.1, 1.0) * self.seconds, index) for index in range(len(processes)))
+        for moment, index in moments:
+            time.sleep(max(0.0, begun + moment - time.monotonic()))
+            if processes[index].poll() is None:
+                self.disturbances += 1
+            processes[index].send_signal(number)
+        for process in processes:
+            process.communicate(timeout=240)
+            assert process.returncode in (2, -signal.SIGKILL, -signal.SIGTERM, 143), process.returncode
+
+    def signalled(self, target: Path, number: int) -> None:
+        """Kill (or stop) a run one to five times, then let it end."""
+        for _ in range(self.random.randint(1, 5)):
+            self.disturb([self.start(target)], number)
+        self.finish(target)
+
+    def shared(self, target: Path) -> None:
+        """Two processes on one folder, one or both killed, more than once; then two more that end it together."""
+        for _ in range(self.random.randint(1, 3)):
+            pair = [self.start(target), self.start(target)]
+            self.disturb(pair[: self.random.randint(1, 2)], signal.SIGKILL)
+            for process in pair:
+                process.communicate(timeout=240)
+        pair = [self.start(target), self.start(target)]
+        for process in pair:
+            words = process.communicate(timeout=240)
+            assert process.returncode == 2, words
+        self.check(target)
+
+    def killed_at(self, target: Path, place: str) -> None:
+        """Die just before, or just after, some call of one function."""
+        for what in ("die", "die-after"):
+            process = self.start(
+                target, f"{place}:{what}:{self.random.randint(0, 3 if place in ('commit', 'claim') else self.images // 4)}"
+            )
+            process.communicate(timeout=240)
+            self.disturbances += process.returncode == -signal.SIGKILL
+        self.finish(target)
+
+    def failing(self, target: Path, place: str, what: str) -> None:
+        """An injected fault costs one image at most, and the same command mends it."""
+        process = self.start(target, f"{place}:{what}:{self.random.randint(0, self.images // 2)}")
+        words, _ = process.communicate(timeout=240)
+        assert process.returncode in (2, 5), (process.returncode, words)
+        self.disturbances += 1
+        if process.returncode == 2:
+            found = json.loads(words)
+            assert found["inputs"] == found["done"] + found["skipped"] + found["quarantined"]
+        if place == "decode":  # what a decoder takes for damage is not tried again of itself
+            for path in self.inputs.rglob("*.png"):
+                path.touch()
+        self.finish(target)
+
+
+def soak(folder: Path, *, runs: int, others: int, images: int, seed: int = 1) -> dict[str, object]:
+    """Kill ``runs`` runs, disturb ``others`` in each other way; return the record. Raises AssertionError where anything is not as it must be."""
+    begun = time.monotonic()
+    soaked = Soak(folder, images, seed)
+    record: dict[str, object] = {"images": images, "seed": seed, "undisturbed_seconds": round(soaked.seconds, 2), "ways": {}}
+    ways = {
+        "SIGKILL at random moments, one to five times": lambda target, n: soaked.signalled(target, signal.SIGKILL),
+        "SIGTERM at random moments, one to five times": lambda target, n: soaked.signalled(target, signal.SIGTERM),
+        "two processes on one folder, one or both killed": lambda target, n: soaked.shared(target),
+        "killed before and after a call of each stage": lambda target, n: soaked.killed_at(target, list(PLACES)[n % len(PLACES)]),
+        "an injected fault of each stage": lambda target, n: soaked.failing(target, list(PLACES)[n % 6], "raise"),
+        "a full disk": lambda target, n: soaked.failing(target, "write", "full"),
+    }
+    counts: dict[str, object] = {}
+    for name, way in ways.items():
+        before = soaked.disturbances
+        count = others if counts else runs
+        for number in range(count):
+            target = folder / f"{len(counts)}-{number}"
+            way(target, number)
+            subprocess.run(["rm", "-rf", str(target)], check=True)
+        counts[name] = {"runs": count, "identical_trees": count, "disturbances": soaked.disturbances - before}
+    record["ways"] = counts
+    record["seconds"] = round(time.monotonic() - begun, 1)
+    return record
