@@ -12,6 +12,7 @@ from .errors import UsageError
 OutputKind = Literal["se", "nse", "mask"]
 ImageFormat = Literal["png", "jpg", "webp"]
 Decoder = Literal["pillow", "dali"]
+Resample = Literal["nearest", "linear", "cubic", "lanczos3", "triangular", "gaussian"]
 Subsampling = Literal["444", "422", "420"]
 
 OUTPUT_SUFFIX: dict[OutputKind, str] = {"se": "se", "nse": "nse", "mask": "pred"}
@@ -57,17 +58,24 @@ class DecodeOptions:
         exif_orientation: turn the image as its EXIF orientation says (the original program did not).
         max_pixels: images with more pixels than this are quarantined before they are decoded.
         decoder: which library decodes.
+        resample: how the network's input is made: ``nearest`` is what the network was trained with, and exactly as it was; the others
+            are DALI's filters.
     """
 
     exif_orientation: bool = True
     max_pixels: int = DEFAULT_MAX_PIXELS
     decoder: Decoder = "pillow"
+    resample: Resample = "nearest"
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1:
             raise UsageError(f"--max-pixels {self.max_pixels} admits no image", "give 1 or more")
         if self.decoder not in get_args(Decoder):
             raise UsageError(f"there is no decoder {self.decoder!r}", f"choose from {', '.join(get_args(Decoder))}")
+        if self.resample not in get_args(Resample):
+            raise UsageError(f"there is no filter {self.resample!r}", f"choose from {', '.join(get_args(Resample))}")
+        if self.resample != "nearest" and self.decoder != "dali":
+            raise UsageError(f"the filter {self.resample} is DALI's", "add --decoder dali")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

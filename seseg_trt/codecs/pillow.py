@@ -108,6 +108,27 @@ def decode(data: bytes, options: DecodeOptions) -> Decoded:
             raise _explained(error, data, source_format) from error
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Header:
+    """What a file's header says: a key of :data:`FORMATS`, Pillow's mode, the size before any turn, and whether it holds an EXIF block."""
+
+    source_format: str
+    mode: str
+    width: int
+    height: int
+    has_exif: bool
+
+
+def read_header(data: bytes) -> Header | None:
+    """Return what a file's header says; None where it has none that can be read. Raises nothing."""
+    with _SILENCE:
+        try:
+            source_format, image = _open(data)
+            return Header(source_format, image.mode, *image.size, has_exif="exif" in image.info)
+        except Exception:  # decode() will say what is wrong
+            return None
+
+
 def probe_pixels(data: bytes) -> int:
     """Return how many pixels an image will have, read from its header; 0 where it has none that can be read. Raises nothing."""
     with _SILENCE:
@@ -132,7 +153,7 @@ def probe_size(data: bytes, options: DecodeOptions) -> tuple[int, int]:
         source_format, image = _open(data)
         _check_size(image.size, options)
         try:
-            already, own = 1, _exif_orientation(image.info.get("exif"))
+            already, own = 1, exif_orientation(image.info.get("exif"))
             if source_format == "TIFF":
                 already = own = _tiff_orientation_to_come(image)
         except Exception as error:
@@ -227,7 +248,7 @@ def _load(source_format: str, image: ImageFile.ImageFile, options: DecodeOptions
     image.load()
     _check_size(image.size, options)  # a GIF's frame and an icon's image may be larger than the header says
     if own_orientation is None:
-        own_orientation = _exif_orientation(image.info.get("exif"))
+        own_orientation = exif_orientation(image.info.get("exif"))
     wanted = own_orientation if options.exif_orientation else 1
     rgb = _turned(_without_metadata(_to_rgb(image, source_format)), already_applied, wanted)
     return Decoded(rgb, rgb.width, rgb.height, source_format)
@@ -271,7 +292,7 @@ def _without_metadata(image: Image.Image) -> Image.Image:
     return Image.Image()._new(image.im)
 
 
-def _exif_orientation(block: object) -> int:
+def exif_orientation(block: object) -> int:
     """Return the orientation, 1..8, that an EXIF block states; 1 if it states none or can't be read."""
     if not isinstance(block, bytes):
         return 1

@@ -50,6 +50,18 @@ if TYPE_CHECKING:
 @click.option(*both("keep_suffix"), is_flag=True, help="Keep the input's suffix in the outputs' names: a.jpg_se.png.")
 @click.option("--exif-orientation/--no-exif-orientation", default=True, show_default=True, help="Turn images as their EXIF data say.")
 @click.option("--max-pixels", type=click.IntRange(1), default=DEFAULT_MAX_PIXELS, show_default=True, help="Quarantine larger images.")
+@click.option(
+    "--decoder",
+    type=click.Choice(["pillow", "dali"]),
+    help="Which library decodes. Default: dali (on the GPU) with --device cuda, else pillow.",
+)
+@click.option(
+    "--resample",
+    type=click.Choice(["nearest", "linear", "cubic", "lanczos3", "triangular", "gaussian"]),
+    default="nearest",
+    show_default=True,
+    help="How the network's input is made; it was trained with nearest. The others are DALI's.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N. A named one is a promise.")
 @click.option("--backend", type=click.Choice(["openvino", "onnxruntime", "tensorrt", "rtx"]), help="Force a backend.")
 @click.option("--threads", type=click.IntRange(1), help="Cores for the network on a CPU. Default: all.")
@@ -103,6 +115,8 @@ def command(
     keep_suffix: bool,
     exif_orientation: bool,
     max_pixels: int,
+    decoder: Any,
+    resample: Any,
     device: str,
     backend: Any,
     threads: int | None,
@@ -142,7 +156,8 @@ def command(
     inputs, target = inputs_and_output(list(paths), input_dir, output_dir, files_from)
     listed = None if files_from is None else read_list(files_from, null)
     masks = MaskOptions(kinds(output_type), color(mask_color), threshold, seed)
-    decoding = DecodeOptions(exif_orientation=exif_orientation, max_pixels=max_pixels)
+    decoder = decoder or ("dali" if device.startswith("cuda") else "pillow")
+    decoding = DecodeOptions(exif_orientation, max_pixels, decoder, resample)
     encoding = EncodeOptions(image_format, quality, subsampling)
     options = RunOptions(
         device=device,

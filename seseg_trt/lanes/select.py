@@ -37,9 +37,13 @@ def open_lane(
     Raises:
         UsageError, DeviceError, ModelError: see :func:`seseg_trt.backends.select.create_backend`.
     """
-    from .cpu import CPULane
-
     if backend is None or isinstance(backend, str):
         assert artifact is not None
         backend = create_backend(artifact, backend=backend, device=device, threads=threads)
+    if decoding.decoder == "dali":
+        from .dali_cpu import DaliCPULane
+
+        return DaliCPULane(backend, masks, decoding, encoding, measure)
+    from .cpu import CPULane
+
     return CPULane(backend, masks, decoding, encoding, measure)

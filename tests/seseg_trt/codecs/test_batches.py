@@ -1,0 +1,141 @@
+"""Batches with bad images in them: each image comes out once, whoever decoded it, and the reasons are Pillow's."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seseg_trt.codecs import pillow
+from seseg_trt.codecs.batches import BATCHES_UNDER_SUSPICION, BatchRefused, DecodedImage, Decoding
+from seseg_trt.codecs.headers import native_image
+from seseg_trt.errors import BadImage
+from seseg_trt.options import DecodeOptions
+
+from ...corpus import make_images
+
+OPTIONS = DecodeOptions()
+IMAGES = {name: (data, expected) for name, (data, expected) in make_images().items() if len(data) < 70_000}
+NATIVE = [name for name, (data, _) in IMAGES.items() if native_image(data, OPTIONS)]
+
+
+@functools.cache
+def decoded(data: bytes) -> np.ndarray:
+    return np.asarray(pillow.decode(data, OPTIONS).image)
+
+
+class FakeBatches:
+    """Decodes as Pillow does, and refuses a batch in which something fails."""
+
+    def __init__(self) -> None:
+        self.calls = self.refusals = 0
+
+    def decode(self, batch: Sequence[bytes]) -> list[np.ndarray]:
+        self.calls += 1
+        try:
+            return [decoded(data) for data in batch]
+        except BadImage as bad:
+            self.refusals += 1
+            raise BatchRefused("one of them") from bad
+
+
+class FakeItems:
+    """Decodes as Pillow does; ``fails`` are bytes that it can't decode though they are good."""
+
+    def __init__(self, fails: Sequence[bytes] = ()) -> None:
+        self.fails = fails
+
+    def decode(self, batch: Sequence[bytes]) -> list[np.ndarray | None]:
+        return [self._decode(data) for data in batch]
+
+    def _decode(self, data: bytes) -> np.ndarray | None:
+        try:
+            return None if data in self.fails else decoded(data)
+        except BadImage:
+            return None
+
+
+def check(names: Sequence[str], results: Sequence[DecodedImage | BadImage]) -> None:
+    assert len(results) == len(names)
+    for name, result in zip(names, results, strict=True):
+        data, expected = IMAGES[name]
+        if isinstance(result, BadImage):
+            assert result.reason == expected
+        else:
+            assert expected == "mask"
+            assert np.array_equal(np.asarray(result.image), decoded(data))
+            assert (result.height, result.width) == np.asarray(result.image).shape[:2]
+
+
+mixes = st.lists(st.lists(st.sampled_from(sorted(IMAGES)), max_size=12), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(mixes)
+def test_any_mix_gives_what_pillow_gives(batches: list[list[str]]) -> None:
+    decoding = Decoding(OPTIONS, FakeBatches(), FakeItems)
+    for names in batches:
+        results = decoding.decode([IMAGES[name][0] for name in names])
+        check(names, results)
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, DecodedImage) and name not in NATIVE:
+                assert result.decoded_by == "pillow"
+
+
+def test_each_decoder_has_its_share() -> None:
+    names = ["good.jpg", "animated_gif.gif", "rgba.png"]
+    decoding = Decoding(OPTIONS, FakeBatches(), FakeItems)
+    found = decoding.decode([IMAGES[name][0] for name in names])
+    assert [image.decoded_by for image in found if isinstance(image, DecodedImage)] == ["dali", "pillow", "dali"]
+
+
+def test_a_refused_batch_goes_to_the_item_decoder_and_its_bad_image_to_pillow() -> None:
+    names = ["good.jpg", "damaged.png", "rgba.png", "exif6.jpg"]
+    failing = native_image(IMAGES["rgba.png"][0], OPTIONS)
+    assert failing is not None
+    decoding = Decoding(OPTIONS, FakeBatches(), lambda: FakeItems([failing.data]))
+    found = decoding.decode([IMAGES[name][0] for name in names])
+    check(names, found)
+    by = [image.decoded_by if isinstance(image, DecodedImage) else image.reason for image in found]
+    assert by == ["nvimgcodec", "decode_error", "pillow", "nvimgcodec"]
+
+
+def test_after_a_refusal_the_item_decoder_is_asked_first_for_a_while() -> None:
+    batches = FakeBatches()
+    decoding = Decoding(OPTIONS, batches, FakeItems)
+    good = [IMAGES["good.jpg"][0]]
+    decoding.decode([*good, IMAGES["damaged.png"][0]])
+    for _ in range(BATCHES_UNDER_SUSPICION):
+        assert [image.decoded_by for image in decoding.decode(good) if isinstance(image, DecodedImage)] == ["nvimgcodec"]
+    assert [image.decoded_by for image in decoding.decode(good) if isinstance(image, DecodedImage)] == ["dali"]
+    assert (batches.calls, batches.refusals) == (2, 1)
+
+
+def test_no_native_decoder_is_asked_for_what_is_pillows() -> None:
+    batches = FakeBatches()
+
+    def make_items() -> FakeItems:
+        pytest.fail("nothing was refused")
+
+    decoding = Decoding(OPTIONS, batches, make_items)
+    names = ["empty.jpg", "garbage.jpg", "grey16_png.png", "animated_gif.gif", "bomb_png.png"]
+    check(names, decoding.decode([IMAGES[name][0] for name in names]))
+    assert decoding.decode([]) == []
+    assert batches.calls == 0
+
+
+class Liar(FakeBatches):
+    """Gives an image of a size that the header does not have."""
+
+    def decode(self, batch: Sequence[bytes]) -> list[np.ndarray]:
+        return [np.zeros((5, 7, 3), np.uint8) for _ in batch]
+
+
+def test_an_image_of_another_size_than_its_header_says_is_pillows() -> None:
+    found = Decoding(OPTIONS, Liar(), FakeItems).decode([IMAGES["good.jpg"][0]])
+    check(["good.jpg"], found)
+    assert isinstance(found[0], DecodedImage) and found[0].decoded_by == "pillow"
