@@ -18,11 +18,11 @@ def quiet_tensorflow(gpu: bool = False) -> None:
             there.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if not gpu:
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     with _native_stderr_dropped():  # notes that are written before its log levels are read
         import tensorflow as tf
 
+        if not gpu:  # from TensorFlow alone: TensorRT may want them in this process
+            tf.config.set_visible_devices([], "GPU")
         tf.nn.relu(tf.constant(0.0))
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)

@@ -41,3 +41,20 @@ def redescribed(edited: Callable[..., Path]) -> Callable[[Edit], Path]:
         return edited("checkpoint.hdf5", change)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def keras_model(keras224: Path) -> Any:
+    """The Keras model of the fixture's checkpoint."""
+    from engine.checkpoint import load_checkpoint
+
+    return load_checkpoint(keras224 / "checkpoint.hdf5")[0]
+
+
+@pytest.fixture(scope="session")
+def exported(keras_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The graph of the fixture's checkpoint, written."""
+    from engine.export import export_onnx
+
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    return export_onnx(keras_model, path, checkpoint_sha256="0" * 64)
