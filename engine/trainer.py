@@ -112,14 +112,25 @@ class Trainer:
         """Every number that learning changes."""
         return [*self.model.variables, *self.optimizer.variables]
 
-    def _learn_eagerly(self, images: Any, truths: Any) -> Any:
+    def _backward(self, images: Any, truths: Any, wanted: list[Any]) -> tuple[Any, list[Any]]:
+        """The loss of a batch, and its gradients; exactly zero for what is frozen, since the tape watches nothing else."""
         import tensorflow as tf
 
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([v.value for v in self.model.trainable_variables])
             loss = self._loss(truths, self.model(images, training=True))
             scaled = self.optimizer.scale_loss(loss)
-        self.optimizer.apply(tape.gradient(scaled, self.model.trainable_variables), self.model.trainable_variables)
+        return loss, tape.gradient(scaled, [v.value for v in wanted], unconnected_gradients="zero")
+
+    def _learn_eagerly(self, images: Any, truths: Any) -> Any:
+        loss, gradients = self._backward(images, truths, self.model.trainable_variables)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
         return loss
+
+    def gradients(self, images: NDArray[np.float32], truths: NDArray[np.float32]) -> list[tuple[Any, NDArray[np.float32]]]:
+        """Every variable of the model with its gradient on a batch; frozen ones and moving statistics have exactly zero."""
+        _, found = self._backward(images, truths, self.model.variables)
+        return [(variable, np.asarray(g)) for variable, g in zip(self.model.variables, found, strict=True)]
 
     def learn(self, images: NDArray[np.float32], truths: NDArray[np.float32]) -> float:
         """Learn from one batch; return its loss before that."""
