@@ -81,7 +81,7 @@ class Decoding:
         """Decode files' bytes; the result has one answer for each, in order. Raises DeviceError alone."""
         native = {index: image for index, data in enumerate(batch) if (image := native_image(data, self._options)) is not None}
         found = dict(zip(native, self._decode_native(list(native.values())), strict=True))
-        return [found.get(index) or self._by_pillow(data) for index, data in enumerate(batch)]
+        return [found.get(index) or _by_pillow(data, self._options) for index, data in enumerate(batch)]
 
     def _decode_native(self, images: list[NativeImage]) -> list[DecodedImage | None]:
         if not images:
@@ -111,12 +111,24 @@ class Decoding:
                 self._items = self._make_items()
             return self._items
 
-    def _by_pillow(self, data: bytes) -> DecodedImage | BadImage:
-        try:
-            decoded = pillow.decode(data, self._options)
-        except BadImage as bad:
-            return bad
-        return DecodedImage(decoded.image, decoded.width, decoded.height, "pillow")
+
+class PillowDecoding:
+    """Pillow alone, with the same face."""
+
+    def __init__(self, options: DecodeOptions) -> None:
+        self._options = options
+
+    def decode(self, batch: Sequence[bytes]) -> list[DecodedImage | BadImage]:
+        """Decode files' bytes; the result has one answer for each, in order."""
+        return [_by_pillow(data, self._options) for data in batch]
+
+
+def _by_pillow(data: bytes, options: DecodeOptions) -> DecodedImage | BadImage:
+    try:
+        decoded = pillow.decode(data, options)
+    except BadImage as bad:
+        return bad
+    return DecodedImage(decoded.image, decoded.width, decoded.height, "pillow")
 
 
 def _checked(source: NativeImage, array: Any | None, by: Literal["dali", "nvimgcodec"]) -> DecodedImage | None:

@@ -22,7 +22,7 @@ from .batches import BatchRefused
 T = TypeVar("T")
 
 HARDWARE_SHARE = 0.65
-"""Of a batch's JPEGs, for GPUs with a hardware decoder (A100, H100 and their like); the others are decoded by CUDA. DALI's default."""
+"""Of a batch's JPEGs, for GPUs with a hardware decoder (A100, H100 and their like); the others are decoded by CUDA at the same time."""
 
 
 def import_dali() -> Any:

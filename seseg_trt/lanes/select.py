@@ -35,11 +35,15 @@ def open_lane(
         measure: what of each mask is measured.
 
     Raises:
-        UsageError, DeviceError, ModelError: see :func:`seseg_trt.backends.select.create_backend`.
+        UsageError, DeviceError, ModelError: see :func:`seseg_trt.backends.select.create_backend`; or a library that the lane needs is missing.
     """
     if backend is None or isinstance(backend, str):
         assert artifact is not None
         backend = create_backend(artifact, backend=backend, device=device, threads=threads)
+    if hasattr(backend, "infer_device"):
+        from .gpu import open_gpu_lane
+
+        return open_gpu_lane(backend, masks, decoding, encoding, measure)
     if decoding.decoder == "dali":
         from .dali_cpu import DaliCPULane
 
