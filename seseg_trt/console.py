@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from .errors import StoppedError
 from .files import Watch
 from .run.output import STATE_NAME
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .run.journal import Row
     from .run.plan import WorkPlan
     from .run.report import Summary
+    from .run.report_page import Collector, ReportImages
     from .run.resume import Todo
     from .run_options import RunOptions
 
@@ -160,11 +162,16 @@ class Signals:
 class Shown:
     """What a run over files shows. ``watch`` is for :func:`seseg_trt.segment_files`."""
 
-    def __init__(self, state: Path, stack: contextlib.ExitStack, *, quiet: bool) -> None:
+    def __init__(self, state: Path, stack: contextlib.ExitStack, *, quiet: bool, collect: bool) -> None:
         self._state = state
         self._stack = stack
         self._quiet = quiet
         self._progress: Progress | None = None
+        self._collector: Collector | None = None
+        if collect:
+            from .run.report_page import Collector
+
+            self._collector = Collector()
         self._signals = stack.enter_context(Signals(self._note))
         self.watch = Watch(self._planned, self._started, self._committed)
 
@@ -176,15 +183,37 @@ class Shown:
         terminal = self._stack.enter_context(everything_to(self._state / "log.txt"))
         self._progress = Progress(terminal, len(todo.items), quiet=self._quiet)
         self._stack.callback(self._progress.close)
+        if self._collector is not None:
+            self._collector.begin(plan)
         if not self._quiet:
             self._note(f"{plan.inputs} inputs, {len(todo.items)} to do" + ("; loading the network" if todo.items else ""))
 
     def _started(self, stop: Callable[[], None]) -> None:
         self._signals.stop = stop
+        if self._collector is not None:
+            self._collector.start()
 
     def _committed(self, row: Row) -> None:
         if self._progress is not None:
             self._progress.advance(bad=row.state == "quarantined")
+        if self._collector is not None:
+            self._collector.add(row)
+
+    def report(self, target: Path, summary: Summary, images: ReportImages) -> None:
+        """Write the page about the run.
+
+        Raises:
+            StoppedError: it can't be written.
+        """
+        from .run.report_page import write_page
+
+        assert self._collector is not None
+        try:
+            write_page(target, summary, self._collector, images)
+        except OSError as error:
+            raise StoppedError(
+                f"the report {target} can't be written: {error.strerror}", "the run itself has ended; see its status"
+            ) from error
 
     def finish(self, summary: Summary, *, as_json: bool, quiet: bool) -> int:
         """Show the summary, after the run; return the exit code."""
@@ -198,8 +227,11 @@ class Shown:
 
 
 @contextlib.contextmanager
-def run_shown(target: str, options: RunOptions, *, quiet: bool) -> Iterator[Shown]:
-    """Show a run's progress, answer signals, and keep the words of native libraries in the run's log while it lasts."""
+def run_shown(target: str, options: RunOptions, *, quiet: bool, collect: bool = False) -> Iterator[Shown]:
+    """Show a run's progress, answer signals, and keep the words of native libraries in the run's log while it lasts.
+
+    ``collect``: gather what a report needs.
+    """
     state = Path(options.state_dir) if options.state_dir else Path(target) / STATE_NAME
     with contextlib.ExitStack() as stack:
-        yield Shown(state, stack, quiet=quiet)
+        yield Shown(state, stack, quiet=quiet, collect=collect)

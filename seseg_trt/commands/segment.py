@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -182,7 +183,8 @@ def command(
     if dry_run:
         _print_plan(plan_files(inputs, target, masks=masks, encoding=encoding, options=options, listed=listed), target, as_json)
         return 0
-    with run_shown(target, options, quiet=quiet or (as_json and not sys.stderr.isatty())) as shown:
+    silent = quiet or (as_json and not sys.stderr.isatty())
+    with run_shown(target, options, quiet=silent, collect=report is not None) as shown:
         summary = segment_files(
             inputs,
             target,
@@ -194,6 +196,8 @@ def command(
             listed=listed,
             watch=shown.watch,
         )
+    if report is not None:
+        shown.report(Path(report), summary, report_images)
     return shown.finish(summary, as_json=as_json, quiet=quiet)
 
 

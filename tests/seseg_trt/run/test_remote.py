@@ -120,10 +120,10 @@ def test_what_cannot_work_is_said(bucket: Any, tmp_path: Path) -> None:
 def test_a_store_that_refuses_to_write_stops_the_run(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = make_inputs(tmp_path / "in", 4)
 
-    def refuse(self: object, path: str, data: bytes) -> None:
+    def refuse(path: str, data: bytes) -> None:
         raise PermissionError("Access Denied")
 
-    monkeypatch.setattr(type(bucket), "pipe_file", refuse)
+    monkeypatch.setattr(remote._store("s3"), "pipe_file", refuse)
     summary = run(inputs, "s3://photos/out", state_dir=str(tmp_path / "state"))
     assert summary.exit_code == 5 and summary.left == 4 and "Access Denied" in str(summary.stopped)
     assert contents(bucket, "photos/out") == {}
