@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from ..cuda_array import DeviceArray
 
 Images = npt.NDArray[np.uint8]
 Confidence = npt.NDArray[np.uint8]
@@ -43,6 +46,15 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back what it holds. It can't be used afterwards."""
+        ...
+
+
+@runtime_checkable
+class DeviceBackend(Backend, Protocol):
+    """A backend that also takes images where they are: on its GPU."""
+
+    def infer_device(self, images: object, stream: object = None, out: DeviceArray | None = None) -> DeviceArray:
+        """Run the network in the order of the caller's stream; see :meth:`seseg_trt.backends.tensorrt.TensorRTBackend.infer_device`."""
         ...
 
 

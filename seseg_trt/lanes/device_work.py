@@ -10,10 +10,11 @@ import contextlib
 import dataclasses
 import queue
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from ..backends.base import DeviceBackend
 from ..cuda import Device, Event, Stream
 from ..cuda_array import DeviceArray, DevicePool
 from ..errors import UsageError
@@ -26,34 +27,23 @@ ALIGNMENT = 256
 COLORED: tuple[OutputKind, OutputKind] = ("se", "nse")
 
 
-class DeviceBackend(Protocol):
-    """What is needed of :class:`seseg_trt.backends.tensorrt.TensorRTBackend`."""
-
-    device: str
-    input_size: int
-    description: str
-
-    def infer_device(self, images: object, stream: object = None, out: DeviceArray | None = None) -> DeviceArray:
-        """Run the network on uint8 [N, S, S, 3] on the device, in the order of a stream."""
-        ...
-
-    def close(self) -> None:
-        """Give back what it holds."""
-        ...
-
-
 class Room:
-    """A stream with a workspace; one thread at a time works in it."""
+    """A stream with workspaces; one thread at a time works in it, and samples and composites once, before it is waited for.
+
+    There are two workspaces because a second plan would write over the records of the first before the device has read them.
+    """
 
     def __init__(self, device: Device, kernels: Kernels) -> None:
         self.stream: Stream = device.stream()
-        self.workspace: Workspace = kernels.workspace()
+        self.sampling: Workspace = kernels.workspace()
+        self.compositing: Workspace = kernels.workspace()
         self.done = Event(device)
 
     def close(self) -> None:
         """Give back its memory, after its work."""
         self.stream.synchronize()
-        self.workspace.close()
+        self.sampling.close()
+        self.compositing.close()
         self.done.close()
         self.stream.close()
 
@@ -116,7 +106,7 @@ class DeviceWork:
     def infer(self, sources: Sequence[DeviceSource], room: Room, out: DeviceArray | None = None) -> DeviceArray:
         """Sample the network's inputs and run the network: uint8 [N, S, S], in the order of the room's stream."""
         inputs = self.pool.array((len(sources), self.size, self.size, 3), room.stream.handle)
-        self._kernels.sample(sources, self.size, inputs.address, room.workspace, room.stream)
+        self._kernels.sample(sources, self.size, inputs.address, room.sampling, room.stream)
         return self.backend.infer_device(inputs, room.stream, out)
 
     def composite(self, pictures: Sequence[Picture], options: MaskOptions, room: Room) -> None:
@@ -140,7 +130,7 @@ class DeviceWork:
                     nse_key=keys[1],
                 )
             )
-        self._kernels.composite(images, self.size, options.threshold, options.color, room.workspace, room.stream)
+        self._kernels.composite(images, self.size, options.threshold, options.color, room.compositing, room.stream)
 
     def close(self) -> None:
         """Give back rooms and memory; a room in which a thread hangs stays."""

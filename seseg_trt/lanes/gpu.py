@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..backends.base import DeviceBackend
 from ..codecs import pillow
 from ..codecs.batches import DecodedImage, Decoding, PillowDecoding
 from ..codecs.headers import probe_pixels
@@ -26,7 +27,7 @@ from ..masks.kernels import DeviceSource
 from ..masks.measure import measure_mask
 from ..options import DecodeOptions, EncodeOptions, MaskOptions, OutputKind
 from .base import Frame, Measure, Source
-from .device_work import DeviceBackend, DeviceWork, Picture, Piece, Room, cut, look
+from .device_work import DeviceWork, Picture, Piece, Room, cut, look
 
 BATCH = 64
 """Images that the network gets at once, at most."""

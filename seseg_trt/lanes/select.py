@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..backends.base import DeviceBackend
 from ..backends.select import BackendName, create_backend
 from ..options import DecodeOptions, EncodeOptions, MaskOptions
 from .base import Lane, Measure
@@ -40,7 +41,7 @@ def open_lane(
     if backend is None or isinstance(backend, str):
         assert artifact is not None
         backend = create_backend(artifact, backend=backend, device=device, threads=threads)
-    if hasattr(backend, "infer_device"):
+    if isinstance(backend, DeviceBackend):
         from .gpu import open_gpu_lane
 
         return open_gpu_lane(backend, masks, decoding, encoding, measure)
