@@ -36,10 +36,10 @@ def main(seed, folder, target):
     model = Unet("seresnet152", encoder_weights=None, encoder_freeze=True)
     paths = sorted(glob.glob(os.path.join(folder, "*.jpg")))[:6]
     images = np.stack([np.array(Image.open(p).convert("RGB").resize((256, 256), Image.NEAREST)) for p in paths])
-    for squeeze in [layer for layer in model.layers if type(layer).__name__ == "Lambda"]:
-        normed = squeeze._inbound_nodes[0].inbound_layers[0]
-        gamma, *others = normed.get_weights()
-        normed.set_weights([np.full_like(gamma, BRANCH_SCALE), *others])
+    squeezes = [layer for layer in model.layers if type(layer).__name__ == "Lambda"]
+    last = [layer._inbound_nodes[0].inbound_layers[0].gamma for layer in squeezes]
+    # All at once: each change of a session's graph costs seconds.
+    K.batch_set_value([(gamma, np.full(K.int_shape(gamma), BRANCH_SCALE, "float32")) for gamma in last])
     # Freezing takes the encoder's BatchNorms' updates out of model.updates; a layer has its own still.
     updates = [update for layer in model.layers for update in getattr(layer, "_updates", [])]
     K.function([model.input, K.learning_phase()], [model.output], updates=updates)([images.astype("float32"), 1])
@@ -55,6 +55,9 @@ def main(seed, folder, target):
     if not (np.isfinite(p).all() and 0.1 < marked < 0.6):
         sys.exit("the random network marks {:.1%} of the pixels: its maps are no use".format(marked))
     model.compile("Adam", loss=bce_jaccard_loss)
+    # save() fetches layer by layer, and each new fetch from a graph of this size costs as much as the first: fetch all at once.
+    values = dict(zip(model.weights, K.batch_get_value(model.weights)))  # noqa: B905 - Python 3.6
+    K.batch_get_value = lambda tensors: [values[tensor] for tensor in tensors]
     model.save(target)
     message = "{:,} parameters, {:.1%} of the pixels marked, p from {:.4f} to {:.4f}\n"
     sys.stdout.write(message.format(model.count_params(), marked, p.min(), p.max()))
