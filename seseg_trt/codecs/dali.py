@@ -102,7 +102,7 @@ class DaliDecoder:
         """Decode, and wait until it is done; on the GPU it is done in the order of ``stream``, if one is given.
 
         Returns:
-            uint8 [H, W, 3] each: NumPy arrays, or DALI's tensors on the GPU (``__cuda_array_interface__``).
+            uint8 [H, W, 3] each: NumPy arrays, or :class:`GpuImage`.
 
         Raises:
             BatchRefused: an image can't be decoded; it is not known which.
@@ -116,7 +116,7 @@ class DaliDecoder:
             except RuntimeError as error:
                 raise BatchRefused(str(error)) from error
             self._pipelines.put(pipeline)
-            found += [tensors[i] if self._on_gpu else np.asarray(tensors[i]) for i in range(len(encoded))]
+            found += _arrays(tensors, len(encoded), self._on_gpu)
         return found
 
     def close(self) -> None:
@@ -163,12 +163,27 @@ class DaliResampler:
             except RuntimeError as error:
                 raise DeviceError(f"DALI failed to resample: {str(error).splitlines()[0]}") from error
             self._pipelines.put(pipeline)
-            found += [tensors[i] if self._on_gpu else np.asarray(tensors[i]) for i in range(len(some))]
+            found += _arrays(tensors, len(some), self._on_gpu)
         return found
 
     def close(self) -> None:
         """Give back the pipelines."""
         self._pipelines.clear()
+
+
+class GpuImage:
+    """A tensor of DALI on the GPU, with the attributes that arrays have elsewhere; it keeps the tensor's memory."""
+
+    __slots__ = ("__cuda_array_interface__", "_tensor", "shape")
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor
+        self.__cuda_array_interface__: dict[str, Any] = tensor.__cuda_array_interface__
+        self.shape: tuple[int, ...] = tuple(self.__cuda_array_interface__["shape"])
+
+
+def _arrays(tensors: Any, count: int, on_gpu: bool) -> list[Any]:
+    return [GpuImage(tensors[i]) if on_gpu else np.asarray(tensors[i]) for i in range(count)]
 
 
 def _pipeline(dali: Any, define: Callable[[], Any], batch: int, threads: int, device: int | None) -> Any:

@@ -50,12 +50,12 @@ class NvimgcodecDecoder:
 
     def __init__(self, threads: int = 1, device: int | None = None) -> None:
         library = import_nvimgcodec()
-        self._on_gpu = device is not None
+        self._device = device
         # The orientation is in the bytes only if it is to be applied: see .headers.
         self._parameters = library.DecodeParams(
             apply_exif_orientation=True, color_spec=library.ColorSpec.SRGB, sample_format=library.SampleFormat.I_RGB
         )
-        options = ":fancy_upsampling=1" if self._on_gpu else ""
+        options = ":fancy_upsampling=1" if device is not None else ""
         self._decoders: Spares[Any] = Spares(
             lambda: library.Decoder(max_num_cpu_threads=threads, options=options, **_place(library, device))
         )
@@ -69,7 +69,13 @@ class NvimgcodecDecoder:
         decoder = self._decoders.take()
         images = decoder.decode(list(batch), params=self._parameters, cuda_stream=stream or 0)
         self._decoders.put(decoder)
-        return [image if image is None or self._on_gpu else np.asarray(image) for image in images]
+        return [None if image is None else self._array(image) for image in images]
+
+    def _array(self, image: Any) -> Any:
+        if self._device is None:
+            return np.asarray(image)
+        # Formats that only the host's decoders know may come out on the host; what is on the device stays as it is.
+        return image.cuda(device_id=self._device)
 
 
 class NvimgcodecEncoder:

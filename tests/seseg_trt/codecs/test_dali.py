@@ -10,8 +10,10 @@ from PIL import Image
 
 from seseg_trt.codecs import pillow
 from seseg_trt.codecs.batches import BatchRefused
-from seseg_trt.codecs.dali import DaliDecoder, DaliResampler
+from seseg_trt.codecs.dali import DaliDecoder, DaliResampler, GpuImage
 from seseg_trt.codecs.headers import native_image
+from seseg_trt.lanes.device_work import look
+from seseg_trt.masks.kernels import DeviceSource
 from seseg_trt.options import DecodeOptions, Resample
 
 from ...conftest import KERAS224
@@ -99,3 +101,17 @@ def test_filters_make_inputs_of_the_networks_size(resample: Resample) -> None:
     assert [m.shape for m in made] == [(32, 32, 3)] * 3
     assert (made[0] == (10, 200, 90)).all() and (made[2] == made[0]).all()
     assert np.abs(made[1][5, :, 0].astype(int) - np.linspace(4, 251, 32)).max() <= 4
+
+
+def test_a_tensor_on_the_gpu_looks_like_an_array() -> None:
+    interface = {"shape": [4, 5, 3], "typestr": "|u1", "data": (4096, False), "strides": None, "version": 2}
+
+    class Tensor:  # as DALI's: the shape is a method
+        __cuda_array_interface__ = interface
+
+        def shape(self) -> list[int]:
+            return [4, 5, 3]
+
+    image = GpuImage(Tensor())
+    assert image.shape == (4, 5, 3)
+    assert look(image) == DeviceSource(5, 4, 4096)
