@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from . import cache
 from .errors import StoppedError, UsageError
-from .lanes.select import open_lane
 from .options import DecodeOptions, EncodeOptions, MaskOptions, digest
+from .run.child import ChildArguments, open_child_lane, run_child, share_cores
 from .run.claims import SharedWork
+from .run.devices import Supervisor, every_device
 from .run.journal import Journal, Row
-from .run.output import STATE_NAME, OutputFolder, Outputs
+from .run.output import STATE_NAME, open_outputs
 from .run.plan import Naming, WorkPlan, make_plan
 from .run.presence import Presence, alone
 from .run.report import Summary
@@ -181,11 +182,12 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
     state = _state_dir(target, options)
     identity = what.identity()
     certified = _certificate(what.artifact, options)
-    outputs = _open_outputs(target, options)
+    outputs = open_outputs(target, durable=options.durable)
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(contextlib.closing(Journal(state / "journal.sqlite", durable=options.durable)))
         with alone(state):
-            presence = stack.enter_context(Presence(state / "runs", {"work": _work_name(identity, plan.naming)}))
+            says = {"work": _work_name(identity, plan.naming)}
+            presence = stack.enter_context(Presence(state / "runs", says))
             _refuse_other_work(presence, state)
             todo = find_todo(plan, journal, outputs, identity, options.choices)
             journal.put(refused_rows(plan, journal, identity, time.time()))
@@ -196,28 +198,40 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
         result, description = StreamResult(), "nothing to do"
         startup = time.perf_counter() - begun
         if todo.items:
-            lane = open_lane(
-                what.artifact,
-                what.masks,
-                what.decoding,
-                what.encoding,
-                device=options.device,
+            remote = any(is_remote(name) for name in (target, todo.items[0].root))
+            child = ChildArguments(
+                artifact=what.artifact,
+                masks=what.masks,
+                decoding=what.decoding,
+                encoding=what.encoding,
                 backend=what.backend or options.backend,
                 threads=options.threads,
                 measure=options.measure,
+                target=target,
+                durable=options.durable,
+                state=state,
+                says=says,
+                naming=plan.naming,
+                stream=options.stream(what.decoding.max_pixels, plan.inputs, remote=remote),
             )
-            description = lane.description
-            stack.callback(lane.close)
-            stack.callback(outputs.close)
-            outputs.prepare()
-            startup = time.perf_counter() - begun
-            remote = any(is_remote(name) for name in (target, todo.items[0].root))
-            stream_options = options.stream(what.decoding.max_pixels, plan.inputs, remote=remote)
-            stream = Stream(
-                lane, outputs, journal, plan.naming, stream_options, _each_of(watch.committed, results.add if results else None)
-            )
-            watch.started(stream.stop)
-            result = stream.run(work)
+            committed = _each_of(watch.committed, results.add if results else None)
+            devices = every_device(options.device)
+            if len(devices) > 1:
+                supervisor = Supervisor(devices, run_child, share_cores(child, devices), committed)
+                watch.started(supervisor.stop)
+                together = supervisor.run(todo.items)
+                result, description = together.result, together.description
+                work.done_elsewhere, work.quarantined_elsewhere = together.done_elsewhere, together.quarantined_elsewhere
+                startup = time.perf_counter() - begun - result.seconds
+            else:
+                lane = stack.enter_context(contextlib.closing(open_child_lane(child, options.device)))
+                description = lane.description
+                stack.callback(outputs.close)
+                outputs.prepare()
+                startup = time.perf_counter() - begun
+                stream = Stream(lane, outputs, journal, plan.naming, child.stream, committed)
+                watch.started(stream.stop)
+                result = stream.run(work)
         work.finish()
         _write_records(journal, state / "quarantine.jsonl", results, result)
     return Summary(
@@ -247,14 +261,6 @@ def _state_dir(target: str, options: RunOptions) -> Path:
     if is_remote(target):
         raise UsageError(f"the journal of a run can't be kept in {target}", "add --state DIR, a local folder; one for each process")
     return Path(target) / STATE_NAME
-
-
-def _open_outputs(target: str, options: RunOptions) -> Outputs:
-    if is_remote(target):
-        from .run.remote import RemoteOutputs
-
-        return RemoteOutputs(target)
-    return OutputFolder(Path(target), durable=options.durable)
 
 
 def _certificate(artifact: Artifact | None, options: RunOptions) -> str:

@@ -89,4 +89,8 @@ class SharedWork:
     def finish(self) -> None:
         """Give up what was claimed and not done, and count what others did."""
         self._journal.release(self._presence.name)
+        self.settle()
+
+    def settle(self) -> None:
+        """Count what others did, of all that was not claimed."""
         self._elsewhere = self._settle(self._elsewhere)

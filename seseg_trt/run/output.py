@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..errors import BadImage, StoppedError
 from .presence import Presence
+from .scan import is_remote
 
 STATE_NAME = ".seseg"
 
@@ -142,6 +143,15 @@ class OutputFolder:
         for folder in (self._state / "tmp", self._state / "writers", self._state):
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def open_outputs(target: str, *, durable: bool) -> Outputs:
+    """Return the outputs that a name means: a local folder, or one of an object store."""
+    if is_remote(target):
+        from .remote import RemoteOutputs
+
+        return RemoteOutputs(target)
+    return OutputFolder(Path(target), durable=durable)
 
 
 def _flush_folder(folder: str) -> None:
