@@ -58,6 +58,7 @@ SETS = {
         ImageSet("4000x3000", ((4000, 3000),), 8, seed=3, unique=4),
         ImageSet("mixed", MIXED, 24, seed=4),
         ImageSet("bad5", ((640, 480),), 100, bad_every=20, seed=5, unique=20),
+        ImageSet("calibration", ((384, 288), (288, 384)), 176, seed=10),  # for INT8
         ImageSet("tiny", ((96, 64), (64, 80)), 4, seed=6),
     )
 }
