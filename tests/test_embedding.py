@@ -1,11 +1,9 @@
-"""Every example of docs/embedding.md is run as it is written there, where its library and a GPU are there; the first, everywhere."""
+"""The examples of docs/embedding.md: the first is run everywhere, the others where a GPU is (tests/gpu/test_embedding_gpu.py)."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import pytest
 
 from seseg_trt import cache
 
@@ -28,16 +26,3 @@ def test_the_page_has_the_examples() -> None:
 
 def test_the_host_example_runs() -> None:
     run("NumPy, on any machine")
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("title", list(NEEDS))
-def test_a_gpu_example_runs(title: str) -> None:
-    from seseg_trt.backends.tensorrt import available
-
-    for module in NEEDS[title]:
-        pytest.importorskip(module)
-    reason = available("tensorrt")
-    if reason is not None:
-        pytest.skip(reason)
-    run(title)

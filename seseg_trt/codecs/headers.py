@@ -1,6 +1,6 @@
 """Which files native decoders may have, and in what form: DALI's and nvImageCodec's parsers are not made for hostile bytes.
 
-A damaged file can make them crash, and with them the whole process (nvImageCodec 0.9 does at some JPEGs with two EXIF blocks). So
+A damaged file can make them crash, and with them the whole process (nvImageCodec 0.9 does so at some JPEGs with two EXIF blocks). So
 they are given only what this module understands, and only the parts that make pixels: metadata never gets there. Of a JPEG the
 header is written anew, with nothing in it but tables, frame and, if the image is to be turned, an EXIF block of 36 bytes that is
 made here. Of a PNG the critical chunks remain. Everything else is Pillow's: it has the pixels, or the reason why there are none.
@@ -21,17 +21,14 @@ JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2})  # baseline, extended, progressive; 
 JPEG_OTHER = frozenset({*range(0xE0, 0xF0), 0xFE})  # APP0 to APP15, COM
 EXIF = b"Exif\0\0"
 
-COLORS = (b"\1\0\0\0\0\0\x10", b"\1\0\0\0\0\0\x11")
-"""Of a JPEG 2000 file: enumerated, sRGB or grey."""
-
 PNG_KEPT = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 PNG_DEPTHS = {0: (1, 2, 4, 8), 2: (8,), 3: (1, 2, 4, 8), 4: (8,), 6: (8,)}
 """Bit depths for each colour type. Those of 16 bits are Pillow's: DALI rounds them, and the contract truncates."""
 PNG_ORIENTATION = b"eXIf"
 
-NATIVE_MODES = {"WEBP": frozenset({"RGB", "RGBA"}), "JPEG2000": frozenset({"L", "RGB", "RGBA"})}
-"""Modes, as Pillow names them, of other formats that DALI decodes to Pillow's bytes. TIFF and PNM are not among them: their variants
-(colour maps of 16 bits, YCbCr, LAB, maxima other than 255) come out otherwise. BMP needs no decoding to speak of."""
+WEBP_MODES = frozenset({"RGB", "RGBA"})
+"""As Pillow names them. No further format is native. TIFF and PNM come out otherwise in their variants (colour maps of 16 bits, YCbCr,
+LAB, maxima other than 255), BMP needs no decoding to speak of, and nvImageCodec 0.9 can crash on a JPEG 2000 with a damaged header."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,8 +51,10 @@ def native_image(data: bytes, options: DecodeOptions) -> NativeImage | None:
             image = None if ends_early(data, "JPEG") else _jpeg(data, options)
         elif data[:8] == b"\x89PNG\r\n\x1a\n":
             image = _png(data)
+        elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            image = _webp(data)
         else:
-            image = _other(data, options)
+            image = None
     except (struct.error, IndexError):  # a header that ends in the middle
         return None
     if image is None or not 0 < image.width * image.height <= options.max_pixels:
@@ -171,22 +170,8 @@ def _png(data: bytes) -> NativeImage | None:
     return NativeImage(b"".join(kept), width, height)
 
 
-def _other(data: bytes, options: DecodeOptions) -> NativeImage | None:
+def _webp(data: bytes) -> NativeImage | None:
     header = pillow.read_header(data)
-    if header is None or header.mode not in NATIVE_MODES.get(header.source_format, ()):
+    if header is None or header.source_format != "WEBP" or header.mode not in WEBP_MODES or header.has_exif:
         return None
-    if header.has_exif or ends_early(data, header.source_format):
-        return None
-    if header.source_format == "JPEG2000" and not _plain_jpeg2000(data):
-        return None
-    return NativeImage(data, header.width, header.height)
-
-
-def _plain_jpeg2000(data: bytes) -> bool:
-    """Whether each component has 8 bits and the image's size, and the colours, where they are named, are grey or sRGB."""
-    siz = data.find(b"\xff\x4f\xff\x51") + 2
-    origin = data[siz + 14 : siz + 22]
-    components = data[siz + 40 : siz + 40 + 3 * int(struct.unpack_from(">H", data, siz + 38)[0])]
-    color = data.find(b"colr")
-    named = not 0 <= color < siz or data[color + 4 : color + 11] in COLORS
-    return siz >= 2 and not any(origin) and components == b"\7\1\1" * (len(components) // 3) and named
+    return None if ends_early(data, "WEBP") else NativeImage(data, header.width, header.height)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,8 @@ from seseg_trt.options import DecodeOptions, EncodeOptions, Subsampling
 from ...corpus import make_images, saved, scene
 
 pytestmark = pytest.mark.dali
+
+ROOT = Path(__file__).parents[3]
 
 IMAGES = make_images()
 NATIVE = {name: native for name, (data, _) in IMAGES.items() if (native := native_image(data, DecodeOptions()))}
@@ -96,3 +101,10 @@ def test_a_side_that_is_too_long_is_refused_alone() -> None:
     found = NvimgcodecEncoder(EncodeOptions("webp")).encode([scene(), long, scene(40, 30)])
     assert isinstance(found[1], BadImage) and found[1].reason == "encode_error" and "16384 x 2" in found[1].message
     assert opened(found[0]).size == (120, 80) and opened(found[2]).size == (40, 30)
+
+
+@pytest.mark.parametrize(("count", "seed"), [(400, 1), pytest.param(20_000, 2, marks=pytest.mark.slow)])
+def test_damaged_files_crash_nothing_and_show_what_pillow_shows(count: int, seed: int) -> None:
+    command = [sys.executable, "-m", "tests.seseg_trt.codecs.damaged_run", str(count), str(seed)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
