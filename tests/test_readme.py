@@ -69,7 +69,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="the README's commands are for a virtual environment")
 @pytest.mark.parametrize(("command", "code"), _commands())
 def test_the_readme_s_commands_work_as_written(command: str, code: int, checkout: Path, environment: dict[str, str]) -> None:
-    result = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=checkout, env=environment, capture_output=True, text=True, timeout=240)
+    result = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=checkout, env=environment, capture_output=True, text=True, timeout=240
+    )
     assert result.returncode == code, result.stdout + result.stderr
 
 
@@ -83,7 +85,7 @@ def test_the_readme_s_python_works_as_written(checkout: Path, monkeypatch: pytes
 
 
 def test_the_readme_s_first_lines_are_there_to_be_run() -> None:
-    assert ["make demo", "make test"] == _blocks("sh")[0][1].splitlines()
+    assert _blocks("sh")[0][1].splitlines() == ["make demo", "make test"]
     assert (DATA / "fixture.onnx").exists()
 
 

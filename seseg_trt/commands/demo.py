@@ -27,7 +27,7 @@ def command(output_dir: Path) -> int:
     for line in summary.lines():
         click.echo(line, err=True)
     if summary.exit_code == 0:
-        sources = sorted(pictures.iterdir())
+        sources = sorted(pictures.iterdir(), key=lambda picture: (not picture.name.startswith("scene"), picture.name))
         sheet = contact_sheet(
             [(source, [output_dir / f"{source.stem}_{kind}.png" for kind in ("pred", "se", "nse")]) for source in sources]
         )
