@@ -22,7 +22,8 @@ from ..masks.kernels import DeviceImage, DeviceSource, Kernels, Workspace
 from ..masks.reference import random_key
 from ..options import MaskOptions, OutputKind
 
-ROOMS = 4
+ROOMS = 8
+"""Of two threads that decode, composite and encode at once, and one that infers, none waits for a room; a thread that hangs keeps one."""
 ALIGNMENT = 256
 COLORED: tuple[OutputKind, OutputKind] = ("se", "nse")
 
