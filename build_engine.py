@@ -44,6 +44,7 @@ class Source:
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Keras 2 HDF5: model.save() or save_weights().")
 @click.option("--random-weights", metavar="SEED", type=click.IntRange(0), help="In place of a checkpoint: calibrated random weights.")
+@click.option("--graph", help="In place of a checkpoint: an FP32 graph made before, a name in the cache, or 'demo'.")
 @click.option("--network", help="Of the random weights, e.g. seresnet152; with a checkpoint: refuse any other.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML, e.g. engine/recipes/int8.toml. Default: FP32 and FP16.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for model*.onnx; made if it is not there.")
@@ -55,6 +56,7 @@ class Source:
 def main(
     checkpoint: Path | None,
     random_weights: int | None,
+    graph: str | None,
     network: str | None,
     recipe: Path | None,
     out: Path,
@@ -66,8 +68,8 @@ def main(
 
     Exit codes: 0 done; 1 usage; 3 checkpoint, graph or device; 4 a graph is under its gate.
     """
-    if (checkpoint is None) == (random_weights is None):
-        raise UsageError("where the weights come from is not clear", "give either --checkpoint or --random-weights")
+    if [checkpoint, random_weights, graph].count(None) != 2:
+        raise UsageError("where the weights come from is not clear", "give one of --checkpoint, --random-weights and --graph")
     from engine.build_images import image_sets
     from engine.recipe import Recipe, load_recipe
 
@@ -78,8 +80,10 @@ def main(
     if few := sets.warning():
         click.echo(f"warning: {few}", err=True)
     out.mkdir(parents=True, exist_ok=True)
-    source = _source(checkpoint, random_weights, network)
-    _make_fp32(source, out, wanted, sets, float_output)
+    if graph is not None:
+        _take_fp32(graph, out)
+    else:
+        _make_fp32(_source(checkpoint, random_weights, network), out, wanted, sets, float_output)
     if wanted.precision != "fp32":
         certificate = _make_precision(out, wanted, sets)
         if recipe is not None:
@@ -141,6 +145,23 @@ def _make_fp32(source: Source, out: Path, recipe: Recipe, sets: ImageSets, float
         certificate = _certify(_keras_subject(source), graph, spread(sets.certificate, AGAINST_KERAS), Gate(*FP32_GATE))
     _keep(certificate, path)
     certificate.require()
+
+
+def _take_fp32(name: str, out: Path) -> None:
+    from seseg_trt import cache
+    from seseg_trt.certificate import certificate_path
+
+    artifact = cache.find_model(name)
+    if artifact.kind != "onnx" or artifact.precision != "fp32":
+        raise ModelError(f"{artifact.path} is a {artifact.precision} {artifact.kind}", "other precisions are made of an FP32 graph")
+    path = out / "model.onnx"
+    if not (path.exists() and path.samefile(artifact.path)):
+        for file in (artifact.path, certificate_path(artifact.path)):
+            target = path if file == artifact.path else certificate_path(path)
+            target.unlink(missing_ok=True)
+            if file.exists():
+                shutil.copyfile(file, target)
+    click.echo(f"took {artifact}")
 
 
 def _make_precision(out: Path, recipe: Recipe, sets: ImageSets) -> Certificate:

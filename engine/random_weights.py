@@ -56,7 +56,7 @@ def random_model(seed: int, network: str, images: Any = None) -> Any:
                 gamma, *others = normalisation.get_weights()
                 normalisation.set_weights([np.full_like(gamma, BRANCH_SCALE), *others])
     model(batch, training=True)
-    logits_of = keras.Model(model.inputs, model.get_layer("final_conv").output)
+    logits_of = keras.Model(model.input, model.get_layer("final_conv").output)
     last = model.get_layer("final_conv")
     kernel, bias = last.get_weights()
     logits = np.asarray(logits_of(batch, training=False), np.float64) - bias
