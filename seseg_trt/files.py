@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import cache
+from .backends.select import graph_precision, resolve_device
 from .errors import StoppedError, UsageError
 from .options import DecodeOptions, EncodeOptions, MaskOptions, digest
 from .run.child import ChildArguments, open_child_lane, run_child, share_cores
@@ -128,7 +129,9 @@ def segment_files(
     begun = time.perf_counter()
     target = os.fspath(output_dir)
     plan = plan_files([os.fspath(i) for i in inputs], target, masks=masks, encoding=encoding, options=options, listed=listed)
-    artifact = None if backend is not None else cache.find_model(model)
+    artifact = None
+    if backend is None:
+        artifact = cache.find_model(model, precision=graph_precision(resolve_device(options.device, options.backend)[0]))
     what = What(artifact, masks, decoding or DecodeOptions(), encoding, backend)
     return _run(plan, what, target, options, watch or Watch(), begun)
 

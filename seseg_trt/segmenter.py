@@ -76,9 +76,9 @@ class Segmenter:
             self._backend = backend
         else:
             from . import cache
-            from .backends.select import create_backend
+            from .backends.select import create_backend, graph_precision, resolve_device
 
-            self.artifact = cache.find_model(model)
+            self.artifact = cache.find_model(model, precision=graph_precision(resolve_device(device, backend)[0]))
             self._backend = create_backend(self.artifact, backend=backend, device=device, threads=threads)
         self._on_device: DeviceSegmenter | None = None
         self._lock = threading.Lock()

@@ -28,6 +28,31 @@ def check_device(device: str) -> None:
         raise UsageError(f"there is no device {device!r}", "choose auto, cpu, cuda or cuda:N")
 
 
+def resolve_device(device: str, backend: BackendName | None = None) -> tuple[str, str]:
+    """Return the device that ``auto`` means on this machine, and why it is not a GPU.
+
+    Args:
+        device: ``auto`` is resolved; any other is returned as it is, with an empty reason.
+        backend: what the user forced, or None.
+
+    Returns:
+        ``cuda:0`` where TensorRT can run, else ``cpu`` with the first broken link as the reason.
+    """
+    if device != "auto" or backend in CPU_BACKENDS:
+        return ("cpu" if device == "auto" else device), ""
+    if backend is not None:
+        return "cuda:0", ""
+    from .tensorrt import available
+
+    reason = available("tensorrt")
+    return ("cuda:0", "") if reason is None else ("cpu", reason)
+
+
+def graph_precision(device: str) -> str:
+    """Return which graph of a cache entry runs on a device: FP16 on a GPU, FP32 on a CPU."""
+    return "fp16" if device.startswith("cuda") else "fp32"
+
+
 def create_backend(
     artifact: Artifact,
     *,
@@ -54,7 +79,7 @@ def create_backend(
     if backend is not None and backend not in BACKENDS:
         raise UsageError(f"there is no backend {backend!r}", f"choose from {', '.join(BACKENDS)}")
     if device == "auto":
-        device = "cuda" if artifact.kind == "plan" or backend in ("tensorrt", "rtx") else "cpu"
+        device = "cuda:0" if artifact.kind == "plan" else resolve_device(device, backend)[0]
     if device == "cpu":
         return _cpu(artifact, backend or "openvino", threads, float_output)
     return _gpu(artifact, backend, "cuda:0" if device == "cuda" else device, float_output)

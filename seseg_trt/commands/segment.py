@@ -150,6 +150,7 @@ def command(
     seseg-trt segment --input_dir photos --output_dir masked --output_type se,nse,mask --threshold 50
     find photos -name '*.jpg' -print0 | seseg-trt segment --files-from - -0 --base photos masked
     """
+    from ..backends.select import resolve_device
     from ..console import run_shown
     from ..files import plan_files, segment_files
     from ..run_options import RunOptions
@@ -157,7 +158,8 @@ def command(
     inputs, target = inputs_and_output(list(paths), input_dir, output_dir, files_from)
     listed = None if files_from is None else read_list(files_from, null)
     masks = MaskOptions(kinds(output_type), color(mask_color), threshold, seed)
-    decoder = decoder or ("dali" if device.startswith("cuda") else "pillow")
+    chosen, why_not_a_gpu = resolve_device(device, backend)
+    decoder = decoder or ("dali" if chosen.startswith("cuda") else "pillow")
     decoding = DecodeOptions(exif_orientation, max_pixels, decoder, resample)
     encoding = EncodeOptions(image_format, quality, subsampling)
     options = RunOptions(
@@ -184,6 +186,8 @@ def command(
         _print_plan(plan_files(inputs, target, masks=masks, encoding=encoding, options=options, listed=listed), target, as_json)
         return 0
     silent = quiet or (as_json and not sys.stderr.isatty())
+    if why_not_a_gpu and not silent:
+        click.echo(f"running on the CPU: {why_not_a_gpu}", err=True)
     with run_shown(target, options, quiet=silent, collect=report is not None) as shown:
         summary = segment_files(
             inputs,

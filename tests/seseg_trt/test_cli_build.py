@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from seseg_trt import DeviceError, ModelError, Segmenter, cli
+from seseg_trt import DeviceError, FakeBackend, ModelError, Segmenter, cli
 from seseg_trt.artifact import load_artifact
 from seseg_trt.driver import driver_report
 from seseg_trt.plan_identity import build_command
@@ -82,3 +83,29 @@ def test_the_command_that_a_refusal_names_is_taken_by_the_command_line(plan: Pat
     assert command.pop(0) == "seseg-trt"
     assert cli.run(cli.group, command) == 0
     assert read_identity(out).options == read_identity(plan).options
+
+
+@pytest.mark.skipif(_has_gpu(), reason="there is a GPU here")
+def test_auto_says_why_it_takes_the_cpu(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    picture = next((DATA / "keras224" / "inputs").glob("h_*.png"))
+    assert cli.run(cli.group, ["segment", "--model", str(GRAPH), str(picture), str(tmp_path / "out")]) == 0
+    assert "running on the CPU: there is no NVIDIA driver here" in capfd.readouterr().err
+    assert cli.run(cli.group, ["segment", "--model", str(GRAPH), "--device", "cpu", str(picture), str(tmp_path / "out2")]) == 0
+    assert "running on the CPU:" not in capfd.readouterr().err
+
+
+def test_a_gpu_takes_the_fp16_graph_of_a_cache_entry_and_a_cpu_the_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seseg_trt import cache
+    from seseg_trt.backends import select
+
+    monkeypatch.setenv(cache.HOME_VARIABLE, str(tmp_path / "home"))
+    built = tmp_path / "built"
+    built.mkdir()
+    for name in ("model.onnx", "model.fp16.onnx"):
+        shutil.copy(GRAPH, built / name)
+    cache.store("mine", built)
+    taken = []
+    monkeypatch.setattr(select, "create_backend", lambda artifact, **_: taken.append(artifact.path.name) or FakeBackend(256))
+    for device in ("cpu", "cuda:0"):
+        Segmenter("mine", device=device)
+    assert taken == ["model.onnx", "model.fp16.onnx"]
