@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from ..errors import SesegError
+from ..errors import SesegError, StoppedError
 from .pipeline import StageReport
 
 ADVICE = {
@@ -70,6 +70,8 @@ class Summary:
             return 128 + self.signal
         if self.stopped is not None:
             return self.stopped.exit_code
+        if self.left:  # whoever ended the run early did not say why
+            return StoppedError.exit_code
         return 2 if self.quarantined else 0
 
     @property

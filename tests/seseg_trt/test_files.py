@@ -18,7 +18,7 @@ from seseg_trt.codecs import pillow
 from seseg_trt.files import retry_files
 from seseg_trt.lanes.cpu import CPULane
 from seseg_trt.options import DecodeOptions, EncodeOptions
-from seseg_trt.run import output, sources
+from seseg_trt.run import output, sources, stream
 from seseg_trt.run.journal import Journal
 from tests.corpus import make_corpus
 from tests.runs import make_inputs, picture, tree
@@ -247,7 +247,11 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
 
-def test_an_output_folder_that_disappears_in_the_middle_is_one_clear_error(inputs: Path, tmp_path: Path) -> None:
+def test_an_output_folder_that_disappears_in_the_middle_is_one_clear_error(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "ROWS_PER_COMMIT", 4)
+
     def committed(row: Any) -> None:
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
@@ -294,11 +298,12 @@ def test_an_image_that_hangs_is_quarantined_and_the_rest_is_done(inputs: Path, t
     assert counts(run(inputs, tmp_path / "out")) == (1, 12, 0, 0)
 
 
-def test_a_stop_finishes_what_is_in_flight_and_the_next_run_the_rest(tmp_path: Path) -> None:
+def test_a_stop_finishes_what_is_in_flight_and_the_next_run_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "ROWS_PER_COMMIT", 4)
     inputs = make_inputs(tmp_path / "in", 200)
     stops: list[Any] = []
     summary = run(inputs, tmp_path / "out", watch=Watch(started=stops.append, committed=lambda row: stops[0]()))
-    assert summary.left > 0 and summary.done > 0
+    assert summary.left > 0 and summary.done > 0 and summary.exit_code == 5
     assert len(tree(tmp_path / "out")) == 3 * summary.done
     run(inputs, tmp_path / "out")
     run(inputs, tmp_path / "undisturbed")
