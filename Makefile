@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev
 BIN := $(VENV)/bin
-ALL_EXTRAS := dev,engine,dali,rtx,ort,scale,nvrtc
+ALL_EXTRAS := dev,engine,dali,rtx,ort,scale,nvrtc,servers
 comma := ,
 
 .PHONY: demo test check lint types engine bench bench-quick soak kernels gpu-check clean
@@ -54,6 +54,7 @@ kernels:
 
 soak: $(VENV)/.installed-$(ALL_EXTRAS)
 	$(BIN)/python -m pytest -q -m slow tests
+	$(BIN)/python -m tests.soak 60
 
 clean:
 	rm -rf .venv .venv-* demo-output models build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
