@@ -138,18 +138,18 @@ PEERS_1280 = Contest(
     "peers",
     "1280 x 960 JPEG to se PNG, full-size network, FP32: what one would use otherwise",
     (
-        ours("end_to_end", count=8),
-        ours("end_to_end", backend="onnxruntime", count=8),
-        files("onnxruntime", count=8),
-        files("torch", count=8),
-        files("keras", count=8),
-        ours("engine", count=8),
-        ours("engine", backend="onnxruntime", count=8),
-        Case("onnxruntime", "engine", count=8),
-        Case("torch", "engine", count=8),
-        Case("keras", "engine", count=8),
+        ours("end_to_end", count=6),
+        ours("end_to_end", backend="onnxruntime", count=6),
+        files("onnxruntime", count=6),
+        files("torch", count=6),
+        files("keras", count=6),
+        ours("engine", count=6),
+        ours("engine", backend="onnxruntime", count=6),
+        Case("onnxruntime", "engine", count=6),
+        Case("torch", "engine", count=6),
+        Case("keras", "engine", count=6),
     ),
-    {"full": 5},
+    {"full": 3},
 )
 
 SETS_CONTEST = Contest(
@@ -175,7 +175,7 @@ STARTUP = Contest(
     "startup",
     "start-up and import, each in a fresh process",
     tuple(Case(OURS, "startup", what, network="", count=3) for what in ("python", "import", "help")),
-    {"quick": 5, "full": 9},
+    {"quick": 5, "full": 7},
 )
 
 GPU_BATCH = 128
