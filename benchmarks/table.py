@@ -44,7 +44,7 @@ def _machine(contests: Contests) -> list[str]:
     ]
     lines = [
         f"**{machine['cores']} cores, {', '.join(devices)}{', virtual' if machine['virtual'] else ''}**, "
-        f"{machine['memory_gib']:.0f} GiB, {machine['os'].split('-')[0]}; commit {', '.join(commits)}.",
+        f"{machine['memory_gib']:.0f} GiB, {machine['os'].split('-')[0]}; commit {', '.join(commits)}; {_load(contests)}.",
         "",
     ]
     for name in ("headline", "gpu"):
@@ -57,6 +57,12 @@ def _machine(contests: Contests) -> list[str]:
     if "startup" in contests:
         lines += _startup(contests["startup"])
     return lines
+
+
+def _load(contests: Contests) -> str:
+    """Say how busy the machine was with other things: a load over the cores' number means that all contestants had to share it."""
+    loads = [float(records[0].clock["load_before"]) for records in contests.values() if "load_before" in records[0].clock]
+    return f"the load when the runs began was {min(loads):.1f} to {max(loads):.1f}" if loads else "the load was not recorded"
 
 
 def _images(record: Record) -> str:
@@ -84,7 +90,8 @@ def _end_to_end(records: Sequence[Record]) -> list[str]:
         if not record.samples:
             lines.append(f"| {label(record)} | absent: {record.absent} | {record.case['output']} | | | | |")
             continue
-        times = _ratio(ratio(record, original) if original else None)
+        comparable = original is not None and original.case["output"] == record.case["output"]
+        times = _ratio(ratio(record, original) if original and comparable else None)
         agreement = record.facts.get("agreement")
         iou = f"{agreement['iou_same_pixels']:.4f} ({agreement['iou_same_files']:.4f} with its decoder)" if agreement else ""
         size = record.facts["bytes_out"] / record.facts["count"] / 1e3
@@ -97,7 +104,10 @@ def _certificates(records: Iterable[Record]) -> list[str]:
     for record in records:
         certificate = record.facts.get("model", {}).get("certificate")
         if certificate:
-            return [f"The INT8 graph's certificate: {certificate_line(certificate)}. Its weights are random, and so are its masks.", ""]
+            return [
+                f"The INT8 graph's certificate: {certificate_line(certificate)}. It was made without a gate, for its rate alone: its weights are random, and random maps lose most by 8 bits.",
+                "",
+            ]
     return []
 
 
@@ -118,7 +128,7 @@ def _engine(records: Sequence[Record]) -> list[str]:
     lines = [
         "The engine alone, inputs resident:",
         "",
-        "| | times seseg_trt's rate, one precision up | images/s | ms an image | GMAC/s |",
+        f"| | times seseg_trt, {ours.case['precision'].upper() if ours else ''} | images/s | ms an image | GMAC/s |",
         "|---|---|---|---|---|",
     ]
     for record in cases:
@@ -139,11 +149,8 @@ def _limits(records: Sequence[Record]) -> list[str]:
         if record.case["figure"] == "limit" and record.samples:
             unit = "Gop/s" if record.unit == "op/s" else "GB/s"
             what = str(record.case["what"]).replace("f32-", "FP32, side ").replace("s8-", "8-bit, side ").replace("f16-", "FP16, side ")
-            lines.append(
-                f"| {PEERS[record.case['who']].label}, {what} | {record.median / 1e9:.0f} {unit} ±{record.spread:.0%} |".replace(
-                    ", copy", ": copying memory"
-                )
-            )
+            name = "copying memory, all cores" if what == "copy" else f"{PEERS[record.case['who']].label}, {what}"
+            lines.append(f"| {name} | {record.median / 1e9:.0f} {unit} ±{record.spread:.0%} |")
         elif record.case["figure"] == "limit":
             lines.append(f"| {label(record)} | absent: {record.absent} |")
     for record in records:

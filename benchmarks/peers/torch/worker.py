@@ -48,13 +48,14 @@ class Graph:
     def Transpose(self, x, perm):
         return x.permute(*perm)  # of NHWC this is NCHW, channels-last, without a copy
 
-    def Conv(self, x, weight, bias, strides, pads, dilations, group, **_):
+    def Conv(self, x, weight, bias=None, strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), group=1, **_):
         functional = self.torch.nn.functional
+        pads, strides, dilations = list(pads), list(strides), list(dilations)
         if pads[:2] != pads[2:]:
             x, pads = functional.pad(x, (pads[1], pads[3], pads[0], pads[2])), [0, 0]
         return functional.conv2d(x, weight, bias, strides, pads[:2], dilations, group)
 
-    def MaxPool(self, x, kernel_shape, strides, pads, **_):
+    def MaxPool(self, x, kernel_shape, strides, pads=(0, 0, 0, 0), **_):
         return self.torch.nn.functional.max_pool2d(x, kernel_shape, strides, pads[:2])
 
     def GlobalAveragePool(self, x):
