@@ -45,7 +45,7 @@ def _save(draw: Callable[[Any, Sequence[Record]], bool], records: Sequence[Recor
     if not draw(figure, [r for r in records if r.samples]):
         return []
     first = records[0]
-    figure.text(0.995, 0.002, f"{first.kind}, run {first.run}", ha="right", va="bottom", fontsize=6, color="#777777")
+    figure.supxlabel(f"{first.kind}, run {first.run}", x=0.99, ha="right", fontsize=6, color="#777777")
     files = [stem.with_suffix(".png"), stem.with_suffix(".svg")]
     figure.savefig(files[0], dpi=130, metadata={"Software": None})
     figure.savefig(files[1], metadata={"Date": None})
@@ -59,7 +59,8 @@ def _ratios(figure: Any, records: Sequence[Record]) -> bool:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, wanted in zip(axes, panels, strict=True):
         base = find(records, who="original", figure=wanted) or find(records, who=OURS, figure=wanted)
-        rows = [(r, ratio(r, base)) for r in records if r.case["figure"] == wanted and base is not None]
+        same = [r for r in records if base is not None and all(r.case[k] == base.case[k] for k in ("figure", "images", "output"))]
+        rows = [(r, ratio(r, base)) for r in same if base is not None]
         names = []
         for y, (record, value) in enumerate(rows):
             assert value is not None
@@ -144,7 +145,7 @@ def _roofline(figure: Any, records: Sequence[Record]) -> bool:
     axis.plot([lowest, top / copy.median], [lowest * copy.median, top], color=LIMIT_COLOR, lw=1)
     axis.text(lowest * 1.1, lowest * copy.median * 1.6, f"memory, {copy.median / 1e9:.0f} GB/s copied", fontsize=7, rotation=24)
     for index, (name, x, y, own) in enumerate(points):
-        axis.plot(x, y, "o" if own else "s", color=f"C{index % 10}", label=f"{name}: {y / 1e9:.2g} Gop/s")
+        axis.plot(x, y, "o" if own else "s", color=f"C{index % 10}", label=f"{name}: {y / 1e9:.3g} Gop/s")
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel("operations for each byte that must move")
