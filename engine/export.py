@@ -21,7 +21,7 @@ from seseg_trt.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
 from seseg_trt.errors import ModelError
 
 from .compare import MIN_IOU, MIN_SHARE, TOLERANCE, Agreement, Images, compare, procedural_images
-from .graph import OPSET, clean_graph
+from .graph import KERNEL_SUFFIX, OPSET, FoldedWeights, clean_graph
 from .network import Layer, fold_layers, plan_layers, spec_of
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,9 @@ def make_graph(model: Any, *, float_output: bool = False) -> Any:
     """Convert a model to an ``onnx.ModelProto``, without metadata.
 
     Every BatchNorm of this network follows a convolution, so all of them are folded (in float64) and none is left.
+
+    The converter sees the kernels as inputs, and their numbers are put in after it: through TensorFlow's and its own passes, 0.3 GB
+    of constants would take 15 GB of memory.
     """
     import tensorflow as tf
     import tf2onnx
@@ -87,12 +90,13 @@ def make_graph(model: Any, *, float_output: bool = False) -> Any:
     weights = _folded_weights(model)
     size = spec.input_size
 
-    def network(image: Any) -> dict[str, Any]:
+    def network(image: Any, *kernels: Any) -> dict[str, Any]:
+        kernel_of = dict(zip(weights, kernels, strict=True))
         tensors: dict[str, Any] = {}
         for layer in layers.values():
             with tf.name_scope(layer.name):
                 inputs = [tensors[i] for i in layer.inputs] or [tf.cast(image, tf.float32)]
-                tensors[layer.name] = _tensorflow_layer(layer, inputs, weights.get(layer.name, []))
+                tensors[layer.name] = _tensorflow_layer(layer, inputs, kernel_of.get(layer.name))
         p = tf.identity(tf.squeeze(tensors[next(reversed(layers))], -1), name=FLOAT_OUTPUT_NAME)
         with tf.name_scope("output"):
             # Truncation alone would do; the Floor makes it the same where a runtime rounds when it casts.
@@ -100,12 +104,14 @@ def make_graph(model: Any, *, float_output: bool = False) -> Any:
         return {OUTPUT_NAME: confidence, FLOAT_OUTPUT_NAME: p}
 
     signature = [tf.TensorSpec([None, size, size, 3], tf.uint8, name=INPUT_NAME)]
+    for name, (kernel, _) in weights.items():
+        signature.append(tf.TensorSpec(kernel.shape, tf.float32, name=f"{name}{KERNEL_SUFFIX}"))
     function = tf.function(network, input_signature=signature, autograph=False)
     converted, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
-    return clean_graph(converted, size, float_output)
+    return clean_graph(converted, weights, size, float_output)
 
 
-def _tensorflow_layer(layer: Layer, inputs: list[Any], weights: list[Any]) -> Any:
+def _tensorflow_layer(layer: Layer, inputs: list[Any], kernel: Any) -> Any:
     """Write one layer in TensorFlow's own operations, whose conversion is plainer than that of Keras's layers."""
     import tensorflow as tf
 
@@ -117,9 +123,7 @@ def _tensorflow_layer(layer: Layer, inputs: list[Any], weights: list[Any]) -> An
             side = [layer.padding, layer.padding]
             return tf.pad(x, [[0, 0], side, side, [0, 0]])
         case "Conv2D":
-            kernel, bias = weights
-            x = tf.nn.conv2d(x, kernel, layer.stride, "SAME" if layer.same else "VALID")
-            return tf.nn.bias_add(x, bias)
+            return tf.nn.conv2d(x, kernel, layer.stride, "SAME" if layer.same else "VALID")  # its bias is put in later
         case "Activation":
             return tf.nn.relu(x) if layer.activation == "relu" else tf.sigmoid(x)
         case "MaxPooling2D":
@@ -140,7 +144,7 @@ def _tensorflow_layer(layer: Layer, inputs: list[Any], weights: list[Any]) -> An
     raise AssertionError(f"no operation for {layer}")
 
 
-def _folded_weights(model: Any) -> dict[str, list[npt.NDArray[np.float32]]]:
+def _folded_weights(model: Any) -> FoldedWeights:
     """Return kernel and bias of every convolution, with the BatchNorm that follows it folded in.
 
     With s = gamma / sqrt(variance + epsilon): kernel * s, and beta + (bias - mean) * s. Source: Jacob et al.,
@@ -160,7 +164,7 @@ def _folded_weights(model: Any) -> dict[str, list[npt.NDArray[np.float32]]]:
             kernel, bias = folded[layer.inputs[0]]
             scale = gamma / np.sqrt(variance + layer.epsilon)
             folded[layer.inputs[0]] = [kernel * scale, beta + (bias - mean) * scale]
-    return {name: [v.astype(np.float32) for v in values] for name, values in folded.items()}
+    return {name: (kernel.astype(np.float32), bias.astype(np.float32)) for name, (kernel, bias) in folded.items()}
 
 
 def _describe(graph: Any, checkpoint_sha256: str, network: str, input_size: int) -> None:

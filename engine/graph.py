@@ -12,19 +12,27 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from seseg_trt.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
 
 BATCH = "N"
+KERNEL_SUFFIX = "_kernel"
+WEIGHT, BIAS = ".weight", ".bias"
 OPSET = 18
 IR_VERSION = 8  # the first that holds opset 18: older readers than need be are not shut out
 
+FoldedWeights = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+"""Of each convolution, by its layer's name: kernel [height, width, in, out] and bias [out]."""
 
-def clean_graph(model: Any, input_size: int, float_output: bool) -> Any:
+
+def clean_graph(model: Any, weights: FoldedWeights, input_size: int, float_output: bool) -> Any:
     """Return a cleaned copy of a converted graph.
 
     Args:
-        model: an ``onnx.ModelProto`` with input ``image`` and the tensors ``p`` and ``confidence``.
+        model: an ``onnx.ModelProto`` with input ``image``, an input for each convolution's kernel, and the tensors ``p`` and
+            ``confidence``.
+        weights: kernel and bias of each convolution, by its layer's name.
         input_size: the side of the input, in pixels.
         float_output: make ``p`` a graph output as well.
     """
@@ -32,6 +40,7 @@ def clean_graph(model: Any, input_size: int, float_output: bool) -> Any:
 
     graph = onnx.GraphProto()
     graph.CopyFrom(model.graph)
+    _put_weights_in(graph, weights)
     _drop_idle_reshapes(graph)
     _pool_instead_of_mean(graph)
     _pool_with_padding(graph)
@@ -52,6 +61,34 @@ def clean_graph(model: Any, input_size: int, float_output: bool) -> Any:
     )
     opsets = [onnx.helper.make_opsetid("", OPSET)]
     return onnx.helper.make_model(cleaned, opset_imports=opsets, ir_version=IR_VERSION, producer_name="seseg_trt")
+
+
+def _put_weights_in(graph: Any, weights: FoldedWeights) -> None:
+    """Give each convolution its kernel, in ONNX's order, and its bias, in place of the input that stood for the kernel."""
+    import onnx
+
+    producers = _producers(graph)
+    for node in graph.node:
+        if node.op_type == "Conv":
+            source = node.input[1]
+            while source in producers:  # what turns the kernel from TensorFlow's order
+                source = producers[source].input[0]
+            name = source.removesuffix(KERNEL_SUFFIX)
+            kernel, bias = weights[name]
+            node.name = name
+            graph.initializer.append(onnx.numpy_helper.from_array(kernel.transpose(3, 2, 0, 1).copy(), name + WEIGHT))
+            graph.initializer.append(onnx.numpy_helper.from_array(bias, name + BIAS))
+            node.input[1:] = [name + WEIGHT, name + BIAS]
+    _drop_dead_nodes(graph)
+
+
+def _drop_dead_nodes(graph: Any) -> None:
+    alive = {OUTPUT_NAME, FLOAT_OUTPUT_NAME}
+    for node in reversed(graph.node):  # each stands after those that feed it
+        if alive.intersection(node.output):
+            alive.update(node.input)
+    for node in [n for n in graph.node if not alive.intersection(n.output)]:
+        graph.node.remove(node)
 
 
 def _producers(graph: Any) -> dict[str, Any]:
@@ -150,7 +187,7 @@ def _drop_unused_constants(graph: Any) -> None:
 
 
 def _name_plainly(graph: Any) -> None:
-    """Name every node for its layer (``stem_conv``) and every constant for its node (``stem_conv.weight``).
+    """Name every node for its layer (``stem_conv``) and every other constant for its node (``squeeze.input1``).
 
     The converter counts through the process, so that the second graph of a process would otherwise have other names.
     """
@@ -162,37 +199,28 @@ def _name_plainly(graph: Any) -> None:
         name = _unique(_layer_of(node, resizes), taken)
         node.name = name
         for output in node.output:
-            renamed.setdefault(output, output if output in (FLOAT_OUTPUT_NAME, OUTPUT_NAME) else name)
+            renamed[output] = output if output in (FLOAT_OUTPUT_NAME, OUTPUT_NAME) else name
         for i, constant in enumerate(node.input):
-            if constant in constants and constant not in renamed:
-                role = {1: "weight", 2: "bias"}.get(i, f"input{i}") if node.op_type == "Conv" else f"input{i}"
-                renamed[constant] = f"{name}.{role}"
+            if constant in constants and not constant.endswith((WEIGHT, BIAS)):
+                renamed.setdefault(constant, f"{name}.input{i}")
     for node in graph.node:
-        for i, name in enumerate(node.input):
-            node.input[i] = renamed.get(name, name)
-        for i, name in enumerate(node.output):
-            node.output[i] = renamed.get(name, name)
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
     for constant in graph.initializer:
-        constant.name = renamed[constant.name]
+        constant.name = renamed.get(constant.name, constant.name)
 
 
 def _layer_of(node: Any, resizes: Iterator[int]) -> str:
-    """Return the name of the layer that a node comes from.
-
-    TensorFlow's scope says it where the converter kept it; a convolution that took in a padding still shows it by its
-    weight.
-    """
+    """Return the name of the layer that a node comes from, which TensorFlow's scope says where the converter kept it."""
     if node.op_type == "Transpose":
         return "input_transpose"
     if node.op_type == "Resize":
         return f"decoder_stage{next(resizes)}_upsample"
-    for name in (node.name, *node.input[1:2]):
-        scope = name.split("/")[0]
-        if scope == "output":
-            return f"output_{node.op_type.lower()}"
-        if re.fullmatch(r"(stem|stage\d|decoder_stage\d|final|sigmoid|input)(_\w+)?", scope):
-            return str(scope)
-    return str(node.op_type).lower()
+    scope = str(node.name.split("/")[0])
+    if scope == "output":
+        return f"output_{node.op_type.lower()}"
+    known = re.fullmatch(r"(stem|stage\d|decoder_stage\d|final|sigmoid|input)(_\w+)?", scope)
+    return scope if known else str(node.op_type).lower()
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -214,10 +242,3 @@ def float_output_in_memory(model: Any) -> Any:
         shape = [d.dim_param or d.dim_value for d in copy.graph.output[0].type.tensor_type.shape.dim]
         copy.graph.output.append(onnx.helper.make_tensor_value_info(FLOAT_OUTPUT_NAME, onnx.TensorProto.FLOAT, shape))
     return copy
-
-
-def count_bytes(model: Any) -> int:
-    """Return the size of the model's constants in bytes."""
-    import onnx
-
-    return sum(int(np.prod(c.dims)) * onnx.helper.tensor_dtype_to_np_dtype(c.data_type).itemsize for c in model.graph.initializer)
