@@ -73,7 +73,7 @@ def parse_recipe(content: dict[str, Any], name: str = "the recipe") -> Recipe:
         rest=reader.choice("quantisation", "rest", get_args(Rest), "fp16" if precision == "fp8" else "fp32"),
         keep=reader.names("quantisation", "keep", None),
         min_iou=reader.share("gate", "min_iou", 0.999 if strict else 0.99),
-        min_worst_iou=reader.share("gate", "min_worst_iou", 0.99 if strict else 0.9),
+        min_worst_iou=reader.share("gate", "min_worst_iou", 0.99 if strict else 0.0),
         plan=_plan(reader) if "plan" in content else None,
     )
     if strict and "quantisation" in content:
