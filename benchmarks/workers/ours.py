@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from seseg_trt import Backend
 
 FAKE = "fake"
-LIBRARIES = ("seseg_trt", "numpy", "pillow", "openvino", "onnxruntime", "isal", "tensorrt", "nvidia-dali-cuda130", "pycuda")
+LIBRARIES = ("seseg_trt", "numpy", "pillow", "openvino", "onnxruntime", "zlib-ng", "tensorrt", "nvidia-dali-cuda130", "pycuda")
 In = TypeVar("In")
 Out = TypeVar("Out")
 
