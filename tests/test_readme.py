@@ -56,8 +56,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         for extras in ("core", "engine"):
             (prefix / f".installed-{extras}").touch()
     unreachable = "http://127.0.0.1:9"
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}  # of a `make test`
     return {
-        **os.environ,
+        **inherited,
         "VENV": str(prefix),
         "PATH": f"{prefix / 'bin'}:{os.environ['PATH']}",
         cache.HOME_VARIABLE: str(tmp_path_factory.mktemp("home")),
