@@ -23,7 +23,7 @@ class Recipe:
 
     Attributes:
         precision: of the graph.
-        rewrites: names of :data:`engine.rewrite.REWRITES`, applied in this order.
+        rewrites: names of :data:`engine.rewrite.REWRITES`, applied in this order; None: what pays for this precision, by measurement.
         activations: of ``int8``: ``s8`` runs on every runtime; ``u8`` is finer, and for CPUs alone.
         rest: of ``int8`` and ``fp8``: what is not quantised; ``fp16`` is for GPUs.
         keep: layers that are not quantised in any case.
@@ -32,7 +32,7 @@ class Recipe:
     """
 
     precision: RecipePrecision = "fp16"
-    rewrites: tuple[str, ...] = ()
+    rewrites: tuple[str, ...] | None = None
     activations: Activations = "s8"
     rest: Rest = "fp32"
     keep: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ def parse_recipe(content: dict[str, Any], name: str = "the recipe") -> Recipe:
     strict = precision in ("fp32", "fp16")
     recipe = Recipe(
         precision=precision,
-        rewrites=reader.names("graph", "rewrites", tuple(REWRITES)),
+        rewrites=reader.names("graph", "rewrites", tuple(REWRITES)) if "rewrites" in content.get("graph", {}) else None,
         activations=reader.choice("quantisation", "activations", ("s8", "u8"), "s8"),
         rest=reader.choice("quantisation", "rest", get_args(Rest), "fp16" if precision == "fp8" else "fp32"),
         keep=reader.names("quantisation", "keep", None),
