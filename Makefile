@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev
+# (TESTS: more arguments for pytest)
+TESTS ?=
 BIN := $(VENV)/bin
 ALL_EXTRAS := dev,engine,dali,rtx,ort,scale,nvrtc,servers
 comma := ,
@@ -26,7 +28,7 @@ demo: $(CORE)
 	$(BIN)/seseg-trt demo demo-output
 
 test: $(TEST)
-	$(BIN)/python -m pytest -q -m "not slow and not gpu" tests
+	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(TESTS) tests
 
 # Style, types and the tests that need every extra.
 check: EXTRAS := $(ALL_EXTRAS)
