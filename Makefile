@@ -33,6 +33,7 @@ test: $(TEST)
 # Style, types and the tests that need every extra.
 check: EXTRAS := $(ALL_EXTRAS)
 check: lint types
+	$(BIN)/python -m benchmarks table --check
 	SESEG_REQUIRE_EXTRAS=1 $(MAKE) test EXTRAS=$(ALL_EXTRAS)
 
 lint: $(VENV)/.installed-$(ALL_EXTRAS)
@@ -50,6 +51,9 @@ engine: $(VENV)/.installed-engine
 
 bench: $(VENV)/.installed-$(ALL_EXTRAS)
 	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.installed-$(ALL_EXTRAS)
+	$(BIN)/python -m benchmarks quick
 
 kernels:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m seseg_trt.masks.kernel_binary
