@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import sys
@@ -78,8 +77,7 @@ def main(source: str, target: str, fault: str = "") -> int:
     masks = MaskOptions(("se", "mask"), threshold=50, color="random")
     with run_shown(target, options, quiet=True) as shown:
         summary = segment_files([Path(source)], target, masks=masks, options=options, watch=shown.watch, backend=SlowBackend(16))
-    sys.stdout.write(json.dumps(summary.as_dict()))
-    return summary.exit_code
+    return shown.finish(summary, as_json=True, quiet=True)
 
 
 if __name__ == "__main__":
