@@ -235,6 +235,8 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
                 stream = Stream(lane, outputs, journal, plan.naming, child.stream, committed)
                 watch.started(stream.stop)
                 result = stream.run(work)
+        if not todo.items:
+            outputs.sweep()
         work.finish()
         _write_records(journal, state / "quarantine.jsonl", results, result)
     return Summary(

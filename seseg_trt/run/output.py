@@ -43,6 +43,10 @@ class Outputs(Protocol):
         """Remove an output of ours, if it is there."""
         ...
 
+    def sweep(self) -> None:
+        """Remove what killed runs left behind."""
+        ...
+
     def close(self) -> None:
         """Leave nothing but outputs."""
         ...
@@ -134,6 +138,12 @@ class OutputFolder:
         """See :class:`Outputs`."""
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self.root, name))
+
+    def sweep(self) -> None:
+        """Remove what killed runs left behind, where a run has nothing to write and so is not prepared."""
+        if any((self._state / name).is_dir() for name in ("tmp", "writers")):
+            self.prepare()
+            self.close()
 
     def close(self) -> None:
         """Remove the temporary folder, and the state folder if nothing else is in it."""

@@ -144,6 +144,9 @@ class RemoteOutputs:
         except Exception:
             return  # most often: it is not there; what stays is replaced when its input is done
 
+    def sweep(self) -> None:
+        """Do nothing: a store shows an object when it is whole."""
+
     def close(self) -> None:
         """See :class:`seseg_trt.run.output.Outputs`: there is nothing to do."""
 

@@ -52,7 +52,8 @@ class Soak:
         found = tree(target)
         different = {name for name in found.keys() | self.expected.keys() if found.get(name) != self.expected.get(name)}
         assert not different, {name: (len(found.get(name, b"")), len(self.expected.get(name, b""))) for name in different}
-        assert {path.name for path in (target / ".seseg").iterdir()} <= STATE_FILES
+        left = {path.name for path in (target / ".seseg").iterdir()} - STATE_FILES
+        assert not left, left
         assert not list((target / ".seseg" / "runs").iterdir())
         with contextlib.closing(sqlite3.connect(target / ".seseg" / "journal.sqlite")) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -102,3 +102,11 @@ def test_durable_outputs_are_flushed_before_they_get_their_name(tmp_path: Path, 
     folder.write("a.png", b"data")
     folder.close()
     assert calls == ["sync", "name", "sync"]
+
+
+def test_what_a_killed_run_left_is_swept_when_nothing_is_left_to_write(tmp_path: Path) -> None:
+    leftover = tmp_path / ".seseg" / "tmp" / "1-dead"
+    leftover.mkdir(parents=True)
+    (leftover / "0").write_bytes(b"half")
+    OutputFolder(tmp_path).sweep()
+    assert not (tmp_path / ".seseg").exists()
