@@ -7,7 +7,6 @@ EXTRAS ?= dev
 TESTS ?=
 BIN := $(VENV)/bin
 ALL_EXTRAS := dev,engine,dali,rtx,ort,scale,nvrtc,servers
-comma := ,
 
 .PHONY: demo test check lint types engine bench bench-quick soak kernels gpu-check clean
 .DEFAULT_GOAL := help

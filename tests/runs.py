@@ -48,5 +48,5 @@ def _lacks_scale() -> bool:
     return any(importlib.util.find_spec(name) is None for name in ("fsspec", "s3fs", "pyarrow", "pycocotools", "moto"))
 
 
-needs_scale = pytest.mark.skipif(_lacks_scale(), reason="needs the extras [scale] and [dev]: fsspec, s3fs, pyarrow, pycocotools, moto")
-"""For tests of object stores, tar files and Parquet results."""
+needs_scale = pytest.mark.skipif(_lacks_scale(), reason="needs the extras [scale] and [servers]: fsspec, s3fs, pyarrow, pycocotools, moto")
+"""For tests of object stores and Parquet results."""
