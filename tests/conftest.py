@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for extra, modules in missing.items():
             if modules and item.get_closest_marker(extra):
                 item.add_marker(pytest.mark.skip(reason=f"needs the extra [{extra}]: {', '.join(modules)} not installed"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_is_collected_where_it_was_made() -> Iterator[None]:
+    """What a test left open is a warning, and so a failure, of its own file, and not of whatever test runs when the collector comes by."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

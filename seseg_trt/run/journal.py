@@ -119,15 +119,23 @@ class Journal:
             ) from error
         except sqlite3.DatabaseError as error:
             raise _map(error, path) from error
-        with self._mapped():
-            _until_free(lambda: self._db.execute("PRAGMA journal_mode=WAL").fetchall())
-            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            _until_free(lambda: self._db.executescript(_SCHEMA))
+        try:
+            self._prepare(durable)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, durable: bool) -> None:
+        with self._mapped() as db:
+            _until_free(lambda: db.execute("PRAGMA journal_mode=WAL").fetchall())
+            db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            _until_free(lambda: db.executescript(_SCHEMA))
         self.set_meta("format", str(FORMAT), replace=False)
         found = self.get_meta("format")
         if int(found or 0) > FORMAT:
-            self._db.close()
-            raise UsageError(f"{path} was written by a newer seseg_trt (format {found})", "use that version, or another --state folder")
+            raise UsageError(
+                f"{self.path} was written by a newer seseg_trt (format {found})", "use that version, or another --state folder"
+            )
 
     @contextlib.contextmanager
     def _mapped(self) -> Iterator[sqlite3.Connection]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,9 @@ def row(path: bytes, state: str = "pending", **changes: object) -> Row:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "state" / "journal.sqlite")
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with contextlib.closing(Journal(tmp_path / "state" / "journal.sqlite")) as opened:
+        yield opened
 
 
 def test_rows_come_back_as_they_were_put_also_under_odd_names(journal: Journal) -> None:
@@ -30,12 +33,12 @@ def test_rows_come_back_as_they_were_put_also_under_odd_names(journal: Journal) 
     measured.outputs = {"n\udcff_se.png": ("0" * 64, 9), "other.png": None}
     journal.put([kept, measured])
     journal.close()
-    again = Journal(journal.path)
-    assert again.get(odd) == kept
-    assert again.get(b"a") == measured
-    assert again.get(b"nothing") is None
-    assert again.counts() == {"done": 1, "quarantined": 1}
-    assert again.reasons() == {"truncated": 1}
+    with contextlib.closing(Journal(journal.path)) as again:
+        assert again.get(odd) == kept
+        assert again.get(b"a") == measured
+        assert again.get(b"nothing") is None
+        assert again.counts() == {"done": 1, "quarantined": 1}
+        assert again.reasons() == {"truncated": 1}
 
 
 def test_a_row_knows_its_input_again() -> None:
@@ -92,7 +95,8 @@ def test_damage_that_shows_later_is_explained(journal: Journal) -> None:
         data[page * 4096 : page * 4096 + 64] = os.urandom(64)
     journal.path.write_bytes(data)
     with pytest.raises(UsageError, match="damaged"):
-        list(Journal(journal.path).rows())
+        with contextlib.closing(Journal(journal.path)) as damaged:
+            list(damaged.rows())
 
 
 def test_a_disk_that_refuses_stops_the_run(journal: Journal) -> None:
