@@ -33,7 +33,7 @@ class Kept:
         self._backend = backend
         self.name, self.device = backend.name, backend.device
         self.input_size, self.description = backend.input_size, backend.description
-        self.infer = backend.infer
+        self.concurrency, self.infer = backend.concurrency, backend.infer
 
     def close(self) -> None:
         """Do nothing."""
@@ -59,26 +59,32 @@ class Ours:
             from seseg_trt.backends.select import create_backend
             from seseg_trt.cache import find_model
 
-            self.backend = create_backend(find_model(model_path), backend=backend, device=device)
+            self.backend = create_backend(find_model(model_path), backend=backend, device=device, throughput=True)
         description = self.backend.description
         return {"seconds": time.perf_counter() - start, "versions": _versions(), "description": description}
 
     def engine(self, count: int, batch: int = 1, **_: Any) -> dict[str, Any]:
-        """Run the network on a batch that lies in its memory: the host's, or the GPU's."""
+        """Run the network on a batch that lies in its memory: the host's, or the GPU's; on as many threads as it wants callers."""
         assert self.backend is not None
         side = self.backend.input_size
         images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
         once: Callable[[], object] = functools.partial(self.backend.infer, images)
         wait: Callable[[], object] = _nothing
+        callers = self.backend.concurrency
         if hasattr(self.backend, "infer_device"):
             once, wait = _on_device(self.backend, images)
-        once()
-        wait()
-        start = time.perf_counter()
-        for _number in range(count):
-            once()
-        wait()
-        return {"seconds": time.perf_counter() - start, "count": count * batch}
+            callers = 1
+        with ThreadPoolExecutor(callers) as pool:
+
+            def run(times: int) -> float:
+                start = time.perf_counter()
+                for begun in [pool.submit(once) for _ in range(times)]:
+                    begun.result()
+                wait()
+                return time.perf_counter() - start
+
+            run(callers)
+            return {"seconds": run(count), "count": count * batch}
 
     def files(self, inputs: list[str], output_dir: str, output: Any, threshold: int | None = None) -> dict[str, Any]:
         """Mask files into a folder that is not there yet. On the CPU the seconds are those of the whole call, its plan and journal

@@ -23,12 +23,14 @@ class Backend(Protocol):
         device: where it runs, as the user would name it: ``cpu``, ``cuda:0``.
         input_size: the side of its square input, in pixels.
         description: one line with library, version and device, for people.
+        concurrency: how many threads should call ``infer`` at once for the highest rate.
     """
 
     name: str
     device: str
     input_size: int
     description: str
+    concurrency: int
 
     def infer(self, images: Images) -> Confidence:
         """Run the network.
@@ -69,6 +71,7 @@ class FakeBackend:
         self.device = "cpu"
         self.input_size = input_size
         self.description = "fake backend (mean of the channels)"
+        self.concurrency = 1
 
     def infer(self, images: Images) -> Confidence:
         """Return the mean of the channels, truncated: uint8 [N, S, S]."""

@@ -31,6 +31,7 @@ class ONNXRuntimeBackend:
     """
 
     name = "onnxruntime"
+    concurrency = 1
 
     def __init__(
         self,

@@ -67,6 +67,7 @@ class TensorRTBackend:
         self.name: str = identity.runtime
         self.device = f"cuda:{gpu.index}"
         self.input_size = identity.input_size
+        self.concurrency = streams
         self.description = f"{title} {identity.version}, {identity.precision}, on {gpu.name} ({gpu.sm})"
         self._limit = BatchLimit(identity.max_batch)
         self._pool = DevicePool(self._device)

@@ -60,12 +60,14 @@ class Lane(Protocol):
         description: one line for people: device, backend, versions.
         input_size: the side of the network's input, in pixels.
         batch_size: how many images ``infer`` wants at once.
+        infer_workers: how many threads should call ``infer`` at once.
     """
 
     name: str
     description: str
     input_size: int
     batch_size: int
+    infer_workers: int
 
     def pixels(self, source: Source) -> int:
         """Return how many pixels a source will have, read from its header; 0 where that can't be told."""

@@ -29,7 +29,7 @@ class CPULane:
     """
 
     name = "cpu"
-    batch_size = 1  # larger batches gain nothing on a CPU
+    batch_size = 1  # on a CPU larger batches gain nothing; several at once do
 
     def __init__(
         self, backend: Backend, masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptions, measure: Measure = None
@@ -40,6 +40,7 @@ class CPULane:
         self._encoding = encoding
         self._measure = measure
         self.input_size = backend.input_size
+        self.infer_workers = backend.concurrency
         self.description = backend.description
         pillow.probe_pixels(b"\0")  # so that the start-up pays for loading Pillow's formats, and not the first image
 

@@ -81,6 +81,7 @@ class GPULane:
     """
 
     name = "gpu"
+    infer_workers = 1  # one thread keeps a GPU fed: it only begins work there
 
     def __init__(
         self,

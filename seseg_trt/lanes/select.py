@@ -40,7 +40,7 @@ def open_lane(
     """
     if backend is None or isinstance(backend, str):
         assert artifact is not None
-        backend = create_backend(artifact, backend=backend, device=device, threads=threads)
+        backend = create_backend(artifact, backend=backend, device=device, threads=threads, throughput=True)
     if isinstance(backend, DeviceBackend):
         from .gpu import open_gpu_lane
 

@@ -155,7 +155,7 @@ class Stream:
             [
                 Stage("read", self._read, workers=self._options.readers),
                 Stage("decode", self._decode, workers=workers, batch=lane.batch_size, limit=limit),
-                Stage("infer", self._infer, batch=lane.batch_size, limit=limit),
+                Stage("infer", self._infer, workers=lane.infer_workers, batch=lane.batch_size, limit=limit),
                 Stage("composite", self._composite, workers=workers, batch=lane.batch_size, limit=limit),
                 Stage("encode", self._encode, workers=workers, batch=lane.batch_size, limit=limit),
                 Stage("write", self._write, workers=max(workers, self._options.readers)),

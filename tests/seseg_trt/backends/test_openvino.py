@@ -1,0 +1,49 @@
+"""OpenVINO, planned for one caller and for several: the same maps, bit for bit."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from seseg_trt.artifact import load_artifact
+from seseg_trt.backends.openvino import OpenVINOBackend
+from seseg_trt.errors import DeviceError
+from tests.conftest import DATA
+
+FIXTURE = DATA / "fixture.onnx"
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (24, 256, 256, 3), np.uint8)
+
+
+def test_several_callers_at_once_get_the_maps_that_one_gets(images: np.ndarray) -> None:
+    artifact = load_artifact(FIXTURE)
+    alone = OpenVINOBackend(artifact, threads=1)
+    together = OpenVINOBackend(artifact, throughput=True)
+    assert alone.concurrency == 1 <= together.concurrency
+    expected = alone.infer(images)
+    assert expected.std() > 1
+    with ThreadPoolExecutor(together.concurrency + 2) as pool:  # more callers than requests: some wait for their turn
+        maps = list(pool.map(lambda image: together.infer(image[np.newaxis])[0], images))
+    assert (np.stack(maps) == expected).all()
+
+
+def test_floats_and_maps_are_of_one_run(images: np.ndarray) -> None:
+    backend = OpenVINOBackend(load_artifact(FIXTURE), throughput=True, float_output=True)
+    with ThreadPoolExecutor(4) as pool:
+        for maps, floats in pool.map(lambda image: backend.infer_with_float(image[np.newaxis]), images[:8]):
+            assert (np.floor(floats * np.float32(255)).astype(np.uint8) == maps).all()
+
+
+def test_a_closed_backend_says_so_to_every_caller(images: np.ndarray) -> None:
+    backend = OpenVINOBackend(load_artifact(FIXTURE), throughput=True)
+    backend.close()
+    for _ in range(backend.concurrency + 1):
+        with pytest.raises(DeviceError, match="closed"):
+            backend.infer(images[:1])
+    with pytest.raises(DeviceError, match="float output"):
+        backend.infer_with_float(images[:1])
