@@ -23,7 +23,12 @@ from .process import ROOT, WORKERS
 SEED = 7
 FULL_SIZE = "seresnet152"
 RECIPES = ROOT / "engine" / "recipes"
-RECIPE = {"fp32": "fp32.toml", "fp16": "fp16.toml", "int8": "int8-benchmark.toml"}
+RECIPE = {
+    "model.onnx": RECIPES / "fp32.toml",
+    "plain.onnx": Path(__file__).with_name("plain.toml"),
+    "model.fp16.onnx": RECIPES / "fp16.toml",
+    "model.int8.onnx": RECIPES / "int8-benchmark.toml",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +62,10 @@ def find(case: Case, takes: Input, cache: Path) -> Model:
         if not checkpoint.is_file():
             make_checkpoint(checkpoint, cache)
         return Model(str(checkpoint), {"checkpoint": "random weights"})
-    graph = folder / ("model.onnx" if case.precision == "fp32" else f"model.{case.precision}.onnx")
+    plain = "plain.onnx" if takes == "plain graph" else "model.onnx"
+    graph = folder / (plain if case.precision == "fp32" else f"model.{case.precision}.onnx")
     if not graph.is_file():
-        make_graph(graph, case.precision, cache)
+        make_graph(graph, cache)
     facts = _facts(graph)
     if case.precision == "int8":
         facts["certificate"] = _certificate(graph)
@@ -77,31 +83,33 @@ def make_checkpoint(target: Path, cache: Path) -> None:
     part.replace(target)
 
 
-def make_graph(target: Path, precision: str, cache: Path) -> None:
+def make_graph(target: Path, cache: Path) -> None:
     """Make a graph by ``build_engine.py``, from the checkpoint, or from random weights where there can be no checkpoint.
 
     The INT8 recipe has no gate: on random weights none would be met, and the certificate says what the graph costs.
     """
     checkpoint = target.parent / "checkpoint.hdf5"
-    work = target.parent / f"making-{precision}"
-    command = [sys.executable, str(ROOT / "build_engine.py"), "--out", str(work), "--recipe", str(RECIPES / RECIPE[precision])]
+    work = target.parent / f"making-{target.stem}"
+    command = [sys.executable, str(ROOT / "build_engine.py"), "--out", str(work), "--recipe", str(RECIPE[target.name])]
     try:
         if not checkpoint.is_file():
             make_checkpoint(checkpoint, cache)
         command += ["--checkpoint", str(checkpoint)]
     except Absent:
         command += ["--random-weights", str(SEED), "--network", FULL_SIZE]
-    if precision != "fp32":
+    fp32 = target.name in ("model.onnx", "plain.onnx")
+    if not fp32:
         command += ["--images", str(prepare(SETS["calibration"], cache).folder)]
     failure: Absent | None = None
     try:
-        _run(command, cache / "logs" / f"graph-{precision}.txt", {"PYTHONPATH": str(ROOT)})
+        _run(command, cache / "logs" / f"graph-{target.stem}.txt", {"PYTHONPATH": str(ROOT)})
     except Absent as error:  # a graph under its gate is written all the same, and its certificate says so
         failure = error
-    if not (work / target.name).is_file():
-        raise failure or Absent(f"build_engine.py made no {target.name}")
-    for made in work.glob(f"{target.stem}.*"):
-        made.replace(target.parent / made.name)
+    stem = "model" if fp32 else target.stem
+    if not (work / f"{stem}.onnx").is_file():
+        raise failure or Absent(f"build_engine.py made no {stem}.onnx")
+    for made in work.glob(f"{stem}.*"):
+        made.replace(target.parent / made.name.replace(stem, target.stem, 1))
     shutil.rmtree(work)
 
 
