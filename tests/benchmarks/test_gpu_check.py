@@ -87,3 +87,15 @@ def test_the_table_names_what_does_not_run() -> None:
     table = gpu_check.as_table(record)
     assert "does not run: no kernels for sm90" in table
     assert "| 50.0 | 8 | 100.00 ms | not measured |" in table
+
+
+def test_a_contest_s_medians_and_absences_come_into_the_record(tmp_path: Path) -> None:
+    found = gpu_check.run_contest(tmp_path, ("tiny", "--suite", "tiny", "--only", "fake"))
+    assert found["failed"] is None and len(found["cases"]) == 2
+    assert all(entry["median"] > 0 and len(entry["samples"]) == 2 for entry in found["cases"].values())
+    assert gpu_check.run_contest(tmp_path, ("no-such-contest",)) == {"failed": "it ended with 2", "cases": {}}
+    record = {"date": "d", "commit": "c", "gpu": "g", "driver": "1", "cuda": "13", "chains": {}, "backends": [], "contest": found}
+    record["tests"] = {"passed": 1, "failed": {}, "skipped": {}}
+    found["cases"]["other"] = {"absent": "no trtexec"}
+    table = gpu_check.as_table(record)
+    assert "| other | absent: no trtexec |" in table and all(name in table for name in found["cases"])
