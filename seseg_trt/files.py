@@ -9,23 +9,25 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import cache
 from .backends.select import graph_precision, resolve_device
-from .errors import StoppedError, UsageError
+from .errors import ReasonCode, StoppedError, UsageError
 from .options import DecodeOptions, EncodeOptions, MaskOptions, digest
 from .run.child import ChildArguments, open_child_lane, run_child, share_cores
 from .run.claims import SharedWork
 from .run.devices import Supervisor, every_device
 from .run.journal import Journal, Row
-from .run.output import STATE_NAME, open_outputs
+from .run.names import is_remote, is_tar, state_folder
+from .run.output import open_outputs
 from .run.plan import Naming, WorkPlan, make_plan
 from .run.presence import Presence, alone
 from .run.report import Summary
 from .run.results import Results
 from .run.resume import Identity, Todo, find_todo, refused_rows
-from .run.scan import is_remote
+from .run.scan import Refused
+from .run.shards import is_numbered
 from .run.stream import Stream, StreamResult
 from .run_options import RunOptions
 
@@ -157,7 +159,7 @@ def retry_files(
     options = options or RunOptions()
     begun = time.perf_counter()
     target = os.fspath(output_dir)
-    path = _state_dir(target, options) / "journal.sqlite"
+    path = state_folder(target, options.state_dir) / "journal.sqlite"
     if not path.is_file():
         raise UsageError(f"there is no journal {path}", "name the output folder of an earlier run, and its --state folder if it had one")
     with contextlib.closing(Journal(path)) as journal:
@@ -167,7 +169,12 @@ def retry_files(
         naming = Naming(tuple(settings["masks"]["outputs"]), settings["encoding"]["format"], settings["keep_suffix"])
         plan = WorkPlan([], 0, [], naming)
         for row in journal.rows("quarantined"):
-            plan.items.append(row.item())
+            source = os.fsdecode(row.source)
+            # an archive, what has no name of its own in it, and what must not write its output: only a new plan can tell of these
+            if row.reason is not None and (row.reason == "collision" or is_tar(source) or is_numbered(source)):
+                plan.refused.append(Refused(row.item(), cast("ReasonCode", row.reason), row.message or ""))
+            else:
+                plan.items.append(row.item())
     masks = settings["masks"]
     color = masks["color"] if masks["color"] == "random" else tuple(masks["color"])
     what = What(
@@ -182,7 +189,7 @@ def retry_files(
 
 
 def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Watch, begun: float) -> Summary:
-    state = _state_dir(target, options)
+    state = state_folder(target, options.state_dir)
     identity = what.identity()
     certified = _certificate(what.artifact, options)
     outputs = open_outputs(target, durable=options.durable)
@@ -258,14 +265,6 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
         state_dir=state,
         stopped=result.stopped,
     )
-
-
-def _state_dir(target: str, options: RunOptions) -> Path:
-    if options.state_dir is not None:
-        return Path(options.state_dir)
-    if is_remote(target):
-        raise UsageError(f"the journal of a run can't be kept in {target}", "add --state DIR, a local folder; one for each process")
-    return Path(target) / STATE_NAME
 
 
 def _certificate(artifact: Artifact | None, options: RunOptions) -> str:

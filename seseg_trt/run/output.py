@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import BadImage, StoppedError
+from .names import STATE_NAME, is_remote
 from .presence import Presence
-from .scan import is_remote
-
-STATE_NAME = ".seseg"
 
 _PER_IMAGE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
 """What is wrong with one output's name; everything else is wrong with the disk, and ends the run."""
