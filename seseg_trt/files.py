@@ -21,6 +21,7 @@ from .run.devices import Supervisor, every_device
 from .run.journal import Journal, Row
 from .run.names import is_remote, is_tar, state_folder
 from .run.output import open_outputs
+from .run.packing import Packer, check_target
 from .run.plan import Naming, WorkPlan, make_plan
 from .run.presence import Presence, alone
 from .run.report import Summary
@@ -89,6 +90,7 @@ def plan_files(
     listed: Sequence[str] | None = None,
 ) -> WorkPlan:
     """Find all inputs and name their outputs, without touching anything. See :func:`seseg_trt.run.plan.make_plan`."""
+    check_target(output_dir, masks.outputs, options.tar_entries)
     naming = Naming(masks.outputs, encoding.format, options.keep_suffix)
     return make_plan(inputs, output_dir, naming, listed=listed, base=options.base, state_dir=options.state_dir, shard=options.shard)
 
@@ -106,13 +108,14 @@ def segment_files(
     watch: Watch | None = None,
     backend: Backend | None = None,
 ) -> Summary:
-    """Mask files into a folder; resume if it was begun before.
+    """Mask files into a folder or into tars; resume if it was begun before.
 
     Several processes may run the same at once, also on one output folder: they share the work.
 
     Args:
-        inputs: files, folders (recursively) and globs.
-        output_dir: made when it is not there. The inputs' tree is mirrored in it; the run's state lies in its ``.seseg``.
+        inputs: files, folders (recursively), globs, and tar shards (``data-{000000..000009}.tar`` too), whose entries are the inputs.
+        output_dir: made when it is not there. The inputs' tree is mirrored in it; the run's state lies in its ``.seseg``. A name that ends in
+            ``.tar`` is a tar, ``masks-%06d.tar`` a row of them; the state lies beside it then, in ``masks.tar.seseg``.
         model: as for :class:`seseg_trt.Segmenter`.
         masks, decoding, encoding, options: what to make, and how; None means the defaults.
         listed: more paths.
@@ -192,21 +195,26 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
     state = state_folder(target, options.state_dir)
     identity = what.identity()
     certified = _certificate(what.artifact, options)
-    outputs = open_outputs(target, durable=options.durable)
+    outputs = open_outputs(target, state, durable=options.durable)
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(contextlib.closing(Journal(state / "journal.sqlite", durable=options.durable)))
         with alone(state):
             says = {"work": _work_name(identity, plan.naming)}
             presence = stack.enter_context(Presence(state / "runs", says))
             _refuse_other_work(presence, state)
+            packer = Packer(outputs, journal, state, options.tar_entries)
+            packer.check(options.overwrite)
             todo = find_todo(plan, journal, outputs, identity, options.choices)
             journal.put(refused_rows(plan, journal, identity, time.time()))
+            packer.begin(plan.items)
             journal.set_meta(SETTINGS, json.dumps(_settings(what, plan.naming)))
         results = _open_results(options, journal, presence)
         watch.planned(plan, todo)
         work = SharedWork(journal, presence, todo.items)
         result, description = StreamResult(), "nothing to do"
         startup = time.perf_counter() - begun
+        packing = stack.enter_context(contextlib.ExitStack())
+        packing.enter_context(packer.at_work())
         if todo.items:
             remote = any(is_remote(name) for name in (target, todo.items[0].root))
             child = ChildArguments(
@@ -245,13 +253,16 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
         if not todo.items:
             outputs.sweep()
         work.finish()
+        packing.close()
+        done = result.done + result.quarantined + work.done_elsewhere + work.quarantined_elsewhere
+        unpacked = _pack(packer, result, whole=done == len(todo.items))
         _write_records(journal, state / "quarantine.jsonl", results, result)
     return Summary(
         inputs=plan.inputs,
         done=result.done,
         skipped=todo.skipped + plan.ignored + work.done_elsewhere,
         quarantined=result.quarantined + todo.quarantined + len(plan.refused) + work.quarantined_elsewhere,
-        left=len(todo.items) - result.done - result.quarantined - work.done_elsewhere - work.quarantined_elsewhere,
+        left=len(todo.items) - done,
         seconds=result.seconds,
         startup_seconds=startup,
         decoded_by=result.decoded_by,
@@ -263,8 +274,17 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
         certificate=certified,
         output_dir=target,
         state_dir=state,
+        unpacked=unpacked,
         stopped=result.stopped,
     )
+
+
+def _pack(packer: Packer, result: StreamResult, *, whole: bool) -> int:
+    try:
+        return packer.finish(whole=whole)
+    except StoppedError as error:
+        result.stopped = result.stopped or error
+        return 0
 
 
 def _certificate(artifact: Artifact | None, options: RunOptions) -> str:

@@ -47,17 +47,17 @@ class Index:
     Attributes:
         entries: regular files by their paths (links as the files that they lead to), in the order of the archive.
         refused: what can't be read, with the reasons.
-        sidecars: how many entries only describe an image of the same key, as webdataset's samples have them.
+        sidecars: entries that only describe an image of the same key, as webdataset's samples have them.
         damage: why the archive could not be read to its end, or None.
     """
 
     entries: dict[str, Entry] = dataclasses.field(default_factory=dict)
     refused: list[BadEntry] = dataclasses.field(default_factory=list)
-    sidecars: int = 0
+    sidecars: dict[str, Entry] = dataclasses.field(default_factory=dict)
     damage: tuple[ReasonCode, str] | None = None
 
     def __len__(self) -> int:
-        return len(self.entries) + len(self.refused)
+        return len(self.entries) + len(self.refused) + len(self.sidecars)
 
 
 def read_index(file: BinaryIO, size: int) -> Index:
@@ -202,11 +202,9 @@ class _Reader:
         """Leave out what only describes an image: 000001.json, 000001.cls beside 000001.jpg."""
         names = [*self._index.entries, *(bad.path for bad in self._index.refused)]
         described = {_key(path) for path in names if _is_image(path)}
-        sidecars = {path for path in names if not _is_image(path) and _key(path) in described}
-        before = len(self._index)
+        sidecars = {path for path in self._index.entries if not _is_image(path) and _key(path) in described}
+        self._index.sidecars = {path: entry for path, entry in self._index.entries.items() if path in sidecars}
         self._index.entries = {path: entry for path, entry in self._index.entries.items() if path not in sidecars}
-        self._index.refused = [bad for bad in self._index.refused if bad.path not in sidecars or not bad.safe]
-        self._index.sidecars = before - len(self._index)
 
 
 _HINT_CONCATENATED = "archives put one after another are read as the first alone: give each by itself"

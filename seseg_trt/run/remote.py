@@ -120,6 +120,28 @@ def is_object(name: str) -> bool:
             return False
 
 
+def exists(name: str) -> bool:
+    """Tell whether there is an object of that very name, now. Raises StoppedError."""
+    try:
+        stat(name)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoppedError(f"{name} can't be asked for: {error.strerror}", "check its name, your rights and the network") from error
+    return True
+
+
+def list_folder(name: str) -> list[str]:
+    """Return the names of the objects that lie in a folder itself. Raises StoppedError."""
+    store, path = _split(name)
+    try:
+        return [str(key).rstrip("/").rpartition("/")[2] for key in store.ls(path, detail=False)]
+    except FileNotFoundError:
+        return []
+    except Exception as error:
+        raise StoppedError(f"{name} can't be listed: {_words(error)}", "check its name, your rights and the network") from error
+
+
 def put_file(local: Path, name: str) -> None:
     """Write an object, whole, from a local file. Raises StoppedError."""
     store, path = _split(name)
@@ -165,6 +187,10 @@ class RemoteOutputs:
             except UsageError:
                 self._sizes = {}
         return self._sizes.get(name)
+
+    def read(self, name: str) -> bytes:
+        """See :class:`seseg_trt.run.output.Outputs`."""
+        return read(f"{self.root}/{name}")
 
     def prepare(self) -> None:
         """See :class:`seseg_trt.run.output.Outputs`."""

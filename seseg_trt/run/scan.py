@@ -239,7 +239,7 @@ class Scan:
                     WorkItem(root, prefix + bad.path) if bad.safe else WorkItem(shard.root, f"{shard.path}#{bad.number}/{_harmless(bad)}")
                 )
                 self.refused.append(Refused(item, bad.reason, bad.message))
-        self.ignored += index.sidecars
+        self.ignored += len(index.sidecars)
         if index.damage is not None:
             self.refused.append(Refused(shard, *index.damage))
 
