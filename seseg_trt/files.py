@@ -26,7 +26,7 @@ from .run.plan import Naming, WorkPlan, make_plan
 from .run.presence import Presence, alone
 from .run.report import Summary
 from .run.results import Results
-from .run.resume import Identity, Todo, find_todo, refused_rows
+from .run.resume import Identity, Todo, find_todo, forget_mended, refused_rows
 from .run.scan import Refused
 from .run.shards import is_numbered
 from .run.stream import Stream, StreamResult
@@ -206,6 +206,7 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
             packer.check(options.overwrite)
             todo = find_todo(plan, journal, outputs, identity, options.choices)
             journal.put(refused_rows(plan, journal, identity, time.time()))
+            forget_mended(plan, journal)
             packer.begin(plan.items)
             journal.set_meta(SETTINGS, json.dumps(_settings(what, plan.naming)))
         results = _open_results(options, journal, presence)

@@ -242,6 +242,11 @@ class Journal:
             found = [db.execute("SELECT state FROM inputs WHERE path = ?", (path,)).fetchone() for path in paths]
         return [None if row is None else row[0] for row in found]
 
+    def forget(self, paths: Iterable[bytes]) -> None:
+        """Remove the rows of inputs that are none any more."""
+        with self._transaction() as db:
+            db.executemany("DELETE FROM inputs WHERE path = ?", ((path,) for path in paths))
+
     def place(self, paths: Iterable[bytes]) -> None:
         """Give each path that has no place yet the next one, counted from 0. Places order what is packed; they never change."""
         with self._transaction() as db:

@@ -21,7 +21,7 @@ from ..errors import BadImage
 from .archive import Entry, Index, read_index
 from .names import TAR, is_remote
 
-ENTRIES_KEPT = 500_000
+ENTRIES_KEPT = 200_000
 """Indexes of so many entries are kept in memory; the one that is used is kept however large it is."""
 
 _NUMBERED = re.compile(r"\.tar#\d+/")

@@ -297,6 +297,20 @@ def test_damaged_shards_of_one_name_are_both_accounted_for(tmp_path: Path) -> No
     assert counts(again) == (0, 0, 5, 0) and len(records(tmp_path / "out")) == 5
 
 
+def test_a_damaged_archive_that_was_mended_is_done_and_its_own_row_goes(tmp_path: Path) -> None:
+    shard = tmp_path / "a.tar"
+    shard.write_bytes(ARCHIVE[: STARTS[3] + 600])
+    assert counts(run(shard, tmp_path / "out")) == (3, 0, 2, 0)
+    assert records(tmp_path / "out") == {"3.png": "truncated", "a.tar": "truncated"}
+    assert counts(run(shard, tmp_path / "out")) == (0, 3, 2, 0)
+    shard.write_bytes(ARCHIVE)
+    os.utime(shard, ns=(1, 1))
+    assert counts(retry_files(tmp_path / "out", backend=FakeBackend(16))) == (1, 0, 1, 0)
+    assert records(tmp_path / "out") == {"a.tar": "truncated"}  # its other entries have not been seen yet
+    assert run(shard, tmp_path / "out").inputs == 6
+    assert records(tmp_path / "out") == {} and len(tree(tmp_path / "out")) == 12
+
+
 def test_an_archive_that_changes_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = tmp_path / "a.tar"
     shard.write_bytes(ARCHIVE)

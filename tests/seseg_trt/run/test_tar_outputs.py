@@ -336,3 +336,34 @@ def test_a_state_that_cannot_be_written_is_one_error(inputs: Path, tmp_path: Pat
     with pytest.raises(StoppedError):
         run(inputs, tmp_path / "m.tar", state_dir=str(tmp_path / "file" / "state"))
     assert not (tmp_path / "m.tar").exists()
+
+
+def test_parts_of_a_run_may_share_a_tar_and_its_state(inputs: Path, tmp_path: Path) -> None:
+    parts = [run(inputs, tmp_path / "m.tar", shard=(number, 3)) for number in (1, 2, 3)]
+    assert sum(part.done for part in parts) == 23 and parts[-1].unpacked == 0
+    run(inputs, tmp_path / "folder")
+    assert extracted(tmp_path / "m.tar") == tree(tmp_path / "folder")
+
+
+def test_a_tar_that_was_moved_with_its_state_is_known(inputs: Path, tmp_path: Path) -> None:
+    run(inputs, tmp_path / "m.tar")
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("m.tar", "m.tar.seseg"):
+        shutil.move(tmp_path / name, tmp_path / "elsewhere" / name)
+    assert counts(run(inputs, tmp_path / "elsewhere" / "m.tar")) == (0, 23, 2, 0)
+
+
+def test_replacing_a_foreign_tar_survives_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "ROWS_PER_COMMIT", 4)
+    inputs = make_inputs(tmp_path / "in", 150)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "other.jpg").write_bytes(b"mine")
+    make_tar(tmp_path / "m.tar", tmp_path / "foreign")
+    stops: list[Any] = []
+    watch = Watch(started=stops.append, committed=lambda row: stops[0]())
+    assert run(inputs, tmp_path / "m.tar", overwrite="redo", watch=watch).left > 0
+    with tarfile.open(tmp_path / "m.tar") as tar:
+        assert tar.getnames() == ["other.jpg"]  # until the new one is whole
+    run(inputs, tmp_path / "m.tar")
+    run(inputs, tmp_path / "whole.tar")
+    assert (tmp_path / "m.tar").read_bytes() == (tmp_path / "whole.tar").read_bytes()
