@@ -19,7 +19,7 @@ import click
 
 from .errors import StoppedError
 from .files import Watch
-from .run.output import STATE_NAME
+from .run.names import state_folder
 
 if TYPE_CHECKING:
     from .run.journal import Row
@@ -232,6 +232,6 @@ def run_shown(target: str, options: RunOptions, *, quiet: bool, collect: bool = 
 
     ``collect``: gather what a report needs.
     """
-    state = Path(options.state_dir) if options.state_dir else Path(target) / STATE_NAME
+    state = state_folder(target, options.state_dir)
     with contextlib.ExitStack() as stack:
         yield Shown(state, stack, quiet=quiet, collect=collect)

@@ -9,23 +9,26 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import cache
 from .backends.select import graph_precision, resolve_device
-from .errors import StoppedError, UsageError
+from .errors import ReasonCode, StoppedError, UsageError
 from .options import DecodeOptions, EncodeOptions, MaskOptions, digest
 from .run.child import ChildArguments, open_child_lane, run_child, share_cores
 from .run.claims import SharedWork
 from .run.devices import Supervisor, every_device
 from .run.journal import Journal, Row
-from .run.output import STATE_NAME, open_outputs
+from .run.names import is_remote, is_tar, state_folder
+from .run.output import open_outputs
+from .run.packing import Packer, check_target
 from .run.plan import Naming, WorkPlan, make_plan
 from .run.presence import Presence, alone
 from .run.report import Summary
 from .run.results import Results
-from .run.resume import Identity, Todo, find_todo, refused_rows
-from .run.scan import is_remote
+from .run.resume import Identity, Todo, find_todo, forget_mended, refused_rows
+from .run.scan import Refused
+from .run.shards import is_numbered
 from .run.stream import Stream, StreamResult
 from .run_options import RunOptions
 
@@ -87,6 +90,7 @@ def plan_files(
     listed: Sequence[str] | None = None,
 ) -> WorkPlan:
     """Find all inputs and name their outputs, without touching anything. See :func:`seseg_trt.run.plan.make_plan`."""
+    check_target(output_dir, masks.outputs, options.tar_entries)
     naming = Naming(masks.outputs, encoding.format, options.keep_suffix)
     return make_plan(inputs, output_dir, naming, listed=listed, base=options.base, state_dir=options.state_dir, shard=options.shard)
 
@@ -104,13 +108,14 @@ def segment_files(
     watch: Watch | None = None,
     backend: Backend | None = None,
 ) -> Summary:
-    """Mask files into a folder; resume if it was begun before.
+    """Mask files into a folder or into tars; resume if it was begun before.
 
     Several processes may run the same at once, also on one output folder: they share the work.
 
     Args:
-        inputs: files, folders (recursively) and globs.
-        output_dir: made when it is not there. The inputs' tree is mirrored in it; the run's state lies in its ``.seseg``.
+        inputs: files, folders (recursively), globs, and tar shards (``data-{000000..000009}.tar`` too), whose entries are the inputs.
+        output_dir: made when it is not there. The inputs' tree is mirrored in it; the run's state lies in its ``.seseg``. A name that ends in
+            ``.tar`` is a tar, ``masks-%06d.tar`` a row of them; the state lies beside it then, in ``masks.tar.seseg``.
         model: as for :class:`seseg_trt.Segmenter`.
         masks, decoding, encoding, options: what to make, and how; None means the defaults.
         listed: more paths.
@@ -157,7 +162,7 @@ def retry_files(
     options = options or RunOptions()
     begun = time.perf_counter()
     target = os.fspath(output_dir)
-    path = _state_dir(target, options) / "journal.sqlite"
+    path = state_folder(target, options.state_dir) / "journal.sqlite"
     if not path.is_file():
         raise UsageError(f"there is no journal {path}", "name the output folder of an earlier run, and its --state folder if it had one")
     with contextlib.closing(Journal(path)) as journal:
@@ -167,7 +172,12 @@ def retry_files(
         naming = Naming(tuple(settings["masks"]["outputs"]), settings["encoding"]["format"], settings["keep_suffix"])
         plan = WorkPlan([], 0, [], naming)
         for row in journal.rows("quarantined"):
-            plan.items.append(row.item())
+            source = os.fsdecode(row.source)
+            # an archive, what has no name of its own in it, and what must not write its output: only a new plan can tell of these
+            if row.reason is not None and (row.reason == "collision" or is_tar(source) or is_numbered(source)):
+                plan.refused.append(Refused(row.item(), cast("ReasonCode", row.reason), row.message or ""))
+            else:
+                plan.items.append(row.item())
     masks = settings["masks"]
     color = masks["color"] if masks["color"] == "random" else tuple(masks["color"])
     what = What(
@@ -182,24 +192,30 @@ def retry_files(
 
 
 def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Watch, begun: float) -> Summary:
-    state = _state_dir(target, options)
+    state = state_folder(target, options.state_dir)
     identity = what.identity()
     certified = _certificate(what.artifact, options)
-    outputs = open_outputs(target, durable=options.durable)
+    outputs = open_outputs(target, state, durable=options.durable)
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(contextlib.closing(Journal(state / "journal.sqlite", durable=options.durable)))
         with alone(state):
             says = {"work": _work_name(identity, plan.naming)}
             presence = stack.enter_context(Presence(state / "runs", says))
             _refuse_other_work(presence, state)
+            packer = Packer(outputs, journal, state, options.tar_entries)
+            packer.check(options.overwrite)
             todo = find_todo(plan, journal, outputs, identity, options.choices)
             journal.put(refused_rows(plan, journal, identity, time.time()))
+            forget_mended(plan, journal)
+            packer.begin(plan.items)
             journal.set_meta(SETTINGS, json.dumps(_settings(what, plan.naming)))
         results = _open_results(options, journal, presence)
         watch.planned(plan, todo)
         work = SharedWork(journal, presence, todo.items)
         result, description = StreamResult(), "nothing to do"
         startup = time.perf_counter() - begun
+        packing = stack.enter_context(contextlib.ExitStack())
+        packing.enter_context(packer.at_work())
         if todo.items:
             remote = any(is_remote(name) for name in (target, todo.items[0].root))
             child = ChildArguments(
@@ -238,13 +254,16 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
         if not todo.items:
             outputs.sweep()
         work.finish()
+        packing.close()
+        done = result.done + result.quarantined + work.done_elsewhere + work.quarantined_elsewhere
+        unpacked = _pack(packer, result, whole=done == len(todo.items))
         _write_records(journal, state / "quarantine.jsonl", results, result)
     return Summary(
         inputs=plan.inputs,
         done=result.done,
         skipped=todo.skipped + plan.ignored + work.done_elsewhere,
         quarantined=result.quarantined + todo.quarantined + len(plan.refused) + work.quarantined_elsewhere,
-        left=len(todo.items) - result.done - result.quarantined - work.done_elsewhere - work.quarantined_elsewhere,
+        left=len(todo.items) - done,
         seconds=result.seconds,
         startup_seconds=startup,
         decoded_by=result.decoded_by,
@@ -256,16 +275,17 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
         certificate=certified,
         output_dir=target,
         state_dir=state,
+        unpacked=unpacked,
         stopped=result.stopped,
     )
 
 
-def _state_dir(target: str, options: RunOptions) -> Path:
-    if options.state_dir is not None:
-        return Path(options.state_dir)
-    if is_remote(target):
-        raise UsageError(f"the journal of a run can't be kept in {target}", "add --state DIR, a local folder; one for each process")
-    return Path(target) / STATE_NAME
+def _pack(packer: Packer, result: StreamResult, *, whole: bool) -> int:
+    try:
+        return packer.finish(whole=whole)
+    except StoppedError as error:
+        result.stopped = result.stopped or error
+        return 0
 
 
 def _certificate(artifact: Artifact | None, options: RunOptions) -> str:

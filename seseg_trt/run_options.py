@@ -38,6 +38,7 @@ class RunOptions:
         timeout: seconds that each step may take for one image; None: for ever.
         shard: (i, n): do only the inputs of shard i of 1..n.
         results: a Parquet file to write, a row an input; None: none.
+        tar_entries: inputs for each tar, where the output is a row of tars; None: 10000.
         rle: with ``results``: run lengths of each mask as well.
         require_certificate: refuse an INT8 or FP8 model without a certificate.
     """
@@ -58,12 +59,13 @@ class RunOptions:
     timeout: float | None = 300.0
     shard: tuple[int, int] | None = None
     results: str | None = None
+    tar_entries: int | None = None
     rle: bool = False
     require_certificate: bool = False
 
     def __post_init__(self) -> None:
         split_devices(self.device)
-        for name in ("threads", "workers", "memory"):
+        for name in ("threads", "workers", "memory", "tar_entries"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} can't be {value}", "give 1 or more")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +52,13 @@ def _lacks_scale() -> bool:
 
 needs_scale = pytest.mark.skipif(_lacks_scale(), reason="needs the extras [scale] and [servers]: fsspec, s3fs, pyarrow, pycocotools, moto")
 """For tests of object stores and Parquet results."""
+
+
+def make_tar(target: Path, folder: Path, files: Sequence[Path] | None = None, *, tar_format: int = tarfile.GNU_FORMAT) -> Path:
+    """Write an archive of a folder's files (all of them, in the order of their names), by their names in it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    chosen = sorted(path for path in folder.rglob("*") if path.is_file()) if files is None else files
+    with tarfile.open(target, "w", format=tar_format, encoding="utf-8", errors="surrogateescape") as tar:
+        for path in chosen:
+            tar.add(path, str(path.relative_to(folder)))
+    return target

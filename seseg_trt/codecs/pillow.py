@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import BadImage
 from ..options import DecodeOptions, EncodeOptions
 from .silence import PillowSilence
-from .sniff import ends_early, unsupported_kind
+from .sniff import TAR, ends_early, unsupported_kind
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -212,7 +212,8 @@ def _open(data: bytes) -> tuple[str, ImageFile.ImageFile]:
             failures.append((name, error))
     kind = unsupported_kind(data)
     if kind is not None:
-        raise BadImage("unsupported", f"it is {kind}, which is not decoded; convert it to an image first")
+        way_out = "name it itself as an input, and its entries are read" if kind == TAR else "convert it to an image first"
+        raise BadImage("unsupported", f"it is {kind}, which is not decoded; {way_out}")
     for name, failure in failures:
         if name not in WEAK_SIGNATURES:
             raise _explained(failure, data, name) from failure

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 
+TAR = "a tar archive"
+
 UNSUPPORTED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%!PS", "a PostScript program"),
     (0, b"\xc5\xd0\xd3\xc6", "a PostScript program"),
@@ -35,6 +37,7 @@ UNSUPPORTED: tuple[tuple[int, bytes, str], ...] = (
     (8, b"AVI LIST", "a video"),
     (0, b"PK\x03\x04", "a ZIP archive"),
     (0, b"\x1f\x8b", "a gzip file"),
+    (257, b"ustar", TAR),
 )
 """(offset, bytes there, what it is): formats that are pictures to a user, or hold some, but are not decoded here.
 

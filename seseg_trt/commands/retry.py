@@ -14,7 +14,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on standard output.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress and no summary; errors are still shown.")
 def command(output_dir: str, state_dir: str | None, device: str, as_json: bool, quiet: bool) -> int:
-    """Run all quarantined inputs of the output folder DIR again, with the options and the model of the run before."""
+    """Run all quarantined inputs of the output DIR (a folder, or a tar) again, with the options and the model of the run before."""
     from ..console import run_shown
     from ..files import retry_files
     from ..run_options import RunOptions

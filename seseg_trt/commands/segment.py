@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 @click.option(
     "--memory", "memory_mib", type=click.IntRange(1), help="MiB of images in flight, at most. Default: 1024, and 8192 on a GPU's lane."
 )
-@click.option("--state", "state_dir", type=click.Path(), help="Keep the run's state here. Default: OUTPUT_DIR/.seseg.")
+@click.option("--state", "state_dir", type=click.Path(), help="Keep the run's state here. Default: OUTPUT_DIR/.seseg, or OUTPUT.tar.seseg.")
 @click.option(
     "--on-change",
     type=click.Choice(["refuse", "redo"]),
@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     "--timeout", type=click.FloatRange(0), default=300.0, show_default=True, help="Seconds that each step may take for one image; 0: any."
 )
 @click.option("--shard", "shard_of", metavar="I/N", help="Do the I-th of N parts of the inputs, chosen by a hash of their paths.")
+@click.option("--tar-entries", type=click.IntRange(1), help="Inputs for each tar, where OUTPUT is a row of tars. Default: 10000.")
 @click.option("--results", type=click.Path(), help="Write a Parquet file with a row an input: share, confidence, bounding box.")
 @click.option("--rle", is_flag=True, help="With --results: each mask's COCO run lengths as well.")
 @click.option("--report", type=click.Path(), help="Write a page (HTML) about the run.")
@@ -133,6 +134,7 @@ def command(
     max_failures: str | None,
     timeout: float,
     shard_of: str | None,
+    tar_entries: int | None,
     results: str | None,
     rle: bool,
     report: str | None,
@@ -144,12 +146,15 @@ def command(
 ) -> int:
     """Mask images.
 
-    INPUT is a file, a folder (read recursively, whatever the files' suffixes) or a quoted glob; OUTPUT_DIR mirrors the inputs' tree.
+    INPUT is a file, a folder (read recursively, whatever the files' suffixes), a quoted glob, or a tar, whose entries are the inputs
+    (a range of shards is 'data-{000000..000009}.tar'); each may be an address such as s3://bucket/folder. OUTPUT_DIR mirrors the inputs'
+    tree. A name that ends in .tar makes a tar of the same files, and 'masks-%06d.tar' a row of tars of --tar-entries inputs each.
     Run the same command again to go on where it stopped.
 
     \b
     seseg-trt segment photos masked
     seseg-trt segment --input_dir photos --output_dir masked --output_type se,nse,mask --threshold 50
+    seseg-trt segment 'shards/data-{000000..000009}.tar' 'masks-%06d.tar'
     find photos -name '*.jpg' -print0 | seseg-trt segment --files-from - -0 --base photos masked
     """
     from ..backends.select import resolve_device
@@ -180,6 +185,7 @@ def command(
         max_failures=failures(max_failures),
         timeout=timeout or None,
         shard=shard(shard_of),
+        tar_entries=tar_entries,
         results=results,
         rle=rle,
         require_certificate=require_certificate,

@@ -12,7 +12,7 @@ import click
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(folders: tuple[Path, ...], as_json: bool) -> int:
-    """Say what the journals of runs hold. DIR is an output folder, or what --state named.
+    """Say what the journals of runs hold. DIR is an output (a folder or a tar), or what --state named.
 
     Several journals are merged: an input that is in more than one of them counts once, by the best that became of it.
     """

@@ -87,7 +87,7 @@ def run_child(device: str, arguments: ChildArguments, connection: Connection) ->
             stack.callback(lane.close)
             journal = stack.enter_context(contextlib.closing(Journal(arguments.state / "journal.sqlite", durable=arguments.durable)))
             presence = stack.enter_context(Presence(arguments.state / "runs", arguments.says))
-            outputs = open_outputs(arguments.target, durable=arguments.durable)
+            outputs = open_outputs(arguments.target, arguments.state, durable=arguments.durable)
             stack.callback(outputs.close)
             outputs.prepare()
             stream = Stream(lane, outputs, journal, arguments.naming, arguments.stream, committed)

@@ -46,6 +46,7 @@ CREATE TABLE IF NOT EXISTS inputs (
     measured TEXT,
     owner TEXT
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS places (position INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE);
 CREATE INDEX IF NOT EXISTS inputs_by_state ON inputs (state);
 """
 
@@ -240,6 +241,34 @@ class Journal:
         with self._mapped() as db:
             found = [db.execute("SELECT state FROM inputs WHERE path = ?", (path,)).fetchone() for path in paths]
         return [None if row is None else row[0] for row in found]
+
+    def forget(self, paths: Iterable[bytes]) -> None:
+        """Remove the rows of inputs that are none any more."""
+        with self._transaction() as db:
+            db.executemany("DELETE FROM inputs WHERE path = ?", ((path,) for path in paths))
+
+    def place(self, paths: Iterable[bytes]) -> None:
+        """Give each path that has no place yet the next one, counted from 0. Places order what is packed; they never change."""
+        with self._transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO places (path) VALUES (?)", ((path,) for path in paths))
+
+    def placed(self) -> int:
+        """Return how many paths have a place."""
+        with self._mapped() as db:
+            return int(db.execute("SELECT COALESCE(MAX(position), 0) FROM places").fetchone()[0])
+
+    def placed_rows(self, first: int, end: int, state: State | None = None) -> Iterator[Row]:
+        """Yield the rows (in one state, or all) of the places from ``first`` to before ``end``, in their order."""
+        query = f"SELECT position, {', '.join(_COLUMNS)} FROM places JOIN inputs USING (path) WHERE position > ? AND position <= ?"
+        where, values = ("AND state = ?", (state,)) if state else ("", ())
+        while True:
+            with self._mapped() as db:
+                piece = db.execute(f"{query} {where} ORDER BY position LIMIT 1000", (first, end, *values)).fetchall()
+            for found in piece:
+                yield _row(found[1:])
+            if not piece:
+                return
+            first = piece[-1][0]
 
     def write_quarantine(self, target: Path) -> int:
         """Write all quarantined rows as JSON lines, whole or not at all; return how many."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .journal import Journal
-from .output import STATE_NAME
+from .names import default_state
 from .presence import Presence
 
 BEST_FIRST = {"done": 0, "skipped": 1, "quarantined": 2, "pending": 3}
@@ -67,7 +67,7 @@ def find_journal(folder: Path) -> Path:
     Raises:
         UsageError: there is none.
     """
-    for path in (folder / STATE_NAME / "journal.sqlite", folder / "journal.sqlite"):
+    for path in (Path(default_state(str(folder))) / "journal.sqlite", folder / "journal.sqlite"):
         if path.is_file():
             return path
     raise UsageError(f"there is no journal in {folder}", "name an output folder, or what --state named")

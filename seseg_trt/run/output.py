@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import BadImage, StoppedError
+from .names import STATE_NAME, is_remote, is_tar
 from .presence import Presence
-from .scan import is_remote
-
-STATE_NAME = ".seseg"
 
 _PER_IMAGE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
 """What is wrong with one output's name; everything else is wrong with the disk, and ends the run."""
@@ -29,6 +27,10 @@ class Outputs(Protocol):
 
     def size(self, name: str) -> int | None:
         """Return the size in bytes of what is there under a name, or None."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Return an output's bytes. Raises OSError."""
         ...
 
     def prepare(self) -> None:
@@ -79,6 +81,10 @@ class OutputFolder:
         except OSError:
             return None
 
+    def read(self, name: str) -> bytes:
+        """See :class:`Outputs`."""
+        return (self.root / name).read_bytes()
+
     def prepare(self) -> None:
         """Make the temporary folder of this process, and remove those of dead ones."""
         try:
@@ -127,7 +133,7 @@ class OutputFolder:
             self._make_folder(folder)
             os.replace(temporary, target)
         if self._durable:
-            _flush_folder(folder)
+            flush_folder(folder)
 
     def _make_folder(self, folder: str) -> None:
         if folder not in self._made:
@@ -150,13 +156,18 @@ class OutputFolder:
         if self._presence is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._presence.close()
+            self._presence = None
         for folder in (self._state / "tmp", self._state / "writers", self._state):
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
-def open_outputs(target: str, *, durable: bool) -> Outputs:
-    """Return the outputs that a name means: a local folder, or one of an object store."""
+def open_outputs(target: str, state: Path, *, durable: bool) -> Outputs:
+    """Return the outputs that a name means: tars, staged in the state folder; a local folder; one of an object store."""
+    if is_tar(target):
+        from .tar_outputs import TarOutputs
+
+        return TarOutputs(target, state, durable=durable)
     if is_remote(target):
         from .remote import RemoteOutputs
 
@@ -164,7 +175,7 @@ def open_outputs(target: str, *, durable: bool) -> Outputs:
     return OutputFolder(Path(target), durable=durable)
 
 
-def _flush_folder(folder: str) -> None:
+def flush_folder(folder: str) -> None:
     """Make a rename last through a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:

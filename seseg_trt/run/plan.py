@@ -12,7 +12,9 @@ import numpy as np
 
 from ..errors import UsageError
 from ..options import OUTPUT_SUFFIX, ImageFormat, OutputKind
-from .scan import Refused, Scan, WorkItem, is_remote
+from .names import default_state, is_remote, is_tar
+from .scan import Refused, Scan, WorkItem
+from .shards import is_numbered, numbered, split_source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +92,14 @@ def make_plan(
     Raises:
         UsageError: an argument that names nothing, an output folder that is an input folder, two inputs with one output.
     """
-    scan = Scan(output_dir, state_dir or output_dir + "/.seseg", base)
+    scan = Scan(output_dir, state_dir or default_state(output_dir), base)
     for argument in inputs:
         scan.add(argument)
     if listed is not None:
         scan.add_group(list(listed))
     _refuse_outputs_in_inputs(scan.items, output_dir, naming)
-    items = _distinct(scan.items, naming)
-    refused, ignored = _distinct_refused(scan.refused, items), scan.ignored
+    items, collided = _distinct(scan.items, naming)
+    refused, ignored = _distinct_refused(scan.refused + collided, items), scan.ignored
     if shard is not None:  # only now: two inputs with one output may be of two shards
         items = [item for item in items if in_shard(item.path, shard)]
         refused = [entry for entry in refused if in_shard(entry.item.path, shard)]
@@ -105,8 +107,10 @@ def make_plan(
     return WorkPlan(items, ignored, refused, naming)
 
 
-def _distinct(items: list[WorkItem], naming: Naming) -> list[WorkItem]:
-    """Return the items, each once; raise if two different ones would write one output.
+def _distinct(items: list[WorkItem], naming: Naming) -> tuple[list[WorkItem], list[Refused]]:
+    """Return the items, each once; raise if two different ones would write one output, but only quarantine the entry of an archive.
+
+    What an archive holds can't be known before it is read, so one entry must not end a run over a thousand archives.
 
     Ten million names would fill gigabytes, so their hashes are compared first and only the few that meet are looked at.
     """
@@ -116,28 +120,63 @@ def _distinct(items: list[WorkItem], naming: Naming) -> list[WorkItem]:
     met = set(in_order[1:][in_order[1:] == in_order[:-1]].tolist())
     first: dict[str, WorkItem] = {}
     kept = []
+    collided = []
     for item, value in zip(items, hashes, strict=True):
         if value in met:
             other = first.setdefault(name(item.path), item)
             if other is not item:
                 if other.path == item.path and os.path.realpath(other.source) == os.path.realpath(item.source):
                     continue  # one file, named twice
-                _refuse_collision(other, item, naming)
+                if split_source(item.source) is None:
+                    _refuse_collision(other, item, naming)
+                collided.append(Refused(item, "collision", _one_line(*_collision(other, item, naming))))
+                continue
         kept.append(item)
-    _refuse_folders_in_the_way(kept, naming)
-    return kept
+    in_the_way = _refuse_folders_in_the_way(kept, naming)
+    if in_the_way:
+        collided += in_the_way
+        gone = {entry.item for entry in in_the_way}
+        kept = [item for item in kept if item not in gone]
+    return kept, collided
 
 
 def _distinct_refused(refused: list[Refused], items: list[WorkItem]) -> list[Refused]:
-    """Return what was refused, each once; raise if an item has the same name."""
+    """Return what was refused, each once and by a name of its own; raise if an item has the name of a refused file."""
+    wanted = {entry.item.path for entry in refused}
+    taken = {item.path: item for item in items if item.path in wanted}
     by_path: dict[str, Refused] = {}
     for entry in refused:
-        by_path.setdefault(entry.item.path, entry)
-    if by_path:
-        for item in items:
-            if item.path in by_path:
-                _refuse_collision(by_path[item.path].item, item, Naming(()))
+        item = entry.item
+        if not _is_of_archive(item):
+            if item.path in taken:
+                _refuse_collision(item, taken[item.path], Naming(()))
+            by_path.setdefault(item.path, entry)
+            continue
+        if (item.path in taken or item.path in by_path) and split_source(item.source) is not None:
+            item = _by_number(item)
+        if item.path in taken or item.path in by_path:
+            item = _in_full(item)
+        by_path.setdefault(item.path, entry._replace(item=item))
     return list(by_path.values())
+
+
+def _is_of_archive(item: WorkItem) -> bool:
+    return is_tar(item.source) or is_numbered(item.source) or split_source(item.source) is not None
+
+
+def _by_number(item: WorkItem) -> WorkItem:
+    """Return an entry by its number in its archive: it needs a name that is not another's."""
+    source = numbered(item.source)
+    found = split_source(item.source)
+    root = item.root if found is None or item.root != found[0] else os.path.dirname(item.root)
+    return WorkItem(root, source[len(root) + 1 :])
+
+
+def _in_full(item: WorkItem) -> WorkItem:
+    """Return an input by its whole path."""
+    protocol, mark, rest = item.source.rpartition("://")
+    bucket, _, path = rest.partition("/")
+    return WorkItem(f"{protocol}{mark}{bucket}", path)
 
 
 def _refuse_outputs_in_inputs(items: list[WorkItem], output_dir: str, naming: Naming) -> None:
@@ -158,16 +197,26 @@ def _refuse_outputs_in_inputs(items: list[WorkItem], output_dir: str, naming: Na
 
 
 def _refuse_collision(one: WorkItem, other: WorkItem, naming: Naming) -> None:
+    raise UsageError(*_collision(one, other, naming))
+
+
+def _collision(one: WorkItem, other: WorkItem, naming: Naming) -> tuple[str, str]:
+    """Return what is wrong, and the way out."""
     output = next(iter(naming.names(one.path).values()), one.path)
     if one.path == other.path:
         hint = "give --base a folder that holds both inputs, so that their folders become part of the names"
     else:
         hint = "--keep_suffix keeps the suffix in the output's name and so tells them apart"
-    raise UsageError(f"two inputs have one {'output' if naming.outputs else 'name'}, {output}:\n    {one.source}\n    {other.source}", hint)
+    return f"two inputs have one {'output' if naming.outputs else 'name'}, {output}:\n    {one.source}\n    {other.source}", hint
 
 
-def _refuse_folders_in_the_way(items: list[WorkItem], naming: Naming) -> None:
-    """Raise if an output's name is also the name of a folder that outputs go to."""
+def _one_line(message: str, hint: str) -> str:
+    return f"{message}; {hint}".replace("\n   ", "")
+
+
+def _refuse_folders_in_the_way(items: list[WorkItem], naming: Naming) -> list[Refused]:
+    """Raise if an output's name is also the name of a folder that outputs go to; return the entries of archives of which this is so."""
+    refused: list[Refused] = []
     folders: dict[str, WorkItem] = {}
     for item in items:
         folder = item.path.rpartition("/")[0]
@@ -175,14 +224,16 @@ def _refuse_folders_in_the_way(items: list[WorkItem], naming: Naming) -> None:
             folders[folder] = item
             folder = folder.rpartition("/")[0]
     if not any(folder.rpartition("/")[2].endswith((".png", f".{naming.format}")) for folder in folders):
-        return
+        return refused
     for item in items:
-        for name in naming.names(item.path).values():
-            if name in folders:
-                raise UsageError(
-                    f"two inputs have one output, {name}:\n    {item.source}, whose output it is\n    {folders[name].source}, whose outputs go into it",
-                    "mask them into two output folders",
-                )
+        name = next((name for name in naming.names(item.path).values() if name in folders), None)
+        if name is not None:
+            message = f"two inputs have one output, {name}:\n    {item.source}, whose output it is\n    {folders[name].source}, whose outputs go into it"
+            hint = "mask them into two output folders"
+            if split_source(item.source) is None:
+                raise UsageError(message, hint)
+            refused.append(Refused(item, "collision", _one_line(message, hint)))
+    return refused
 
 
 def in_shard(path: str, shard: tuple[int, int]) -> bool:

@@ -6,10 +6,14 @@ import datetime
 import errno
 import functools
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from ..errors import DeviceError, StoppedError, UsageError
 from .output import Made
+
+READ_AHEAD = 4 << 20
+"""Bytes fetched beyond those asked for: a request costs about as long as these do."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -87,6 +91,68 @@ def read(name: str) -> bytes:
         return bytes(store.cat_file(path))
 
 
+def read_range(name: str, offset: int, size: int) -> bytes:
+    """Return some bytes of an object; fewer where it ends. Raises OSError."""
+    store, path = _split(name)
+    with _os_errors(name):
+        return bytes(store.cat_file(path, start=offset, end=offset + size)) if size else b""
+
+
+def open_to_seek(name: str) -> Any:
+    """Return an object as a file to seek in. It fetches ahead: what is looked for, an archive's headers, lies close together.
+
+    Raises:
+        OSError: it is not there, or can't be read.
+    """
+    store, path = _split(name)
+    with _os_errors(name):
+        return store.open(path, "rb", block_size=READ_AHEAD, cache_type="readahead")
+
+
+@functools.lru_cache(maxsize=65536)
+def is_object(name: str) -> bool:
+    """Tell whether there is an object of that very name. The answer is kept."""
+    store, path = _split(name)
+    with _os_errors(name):
+        try:
+            return bool(store.info(path)["type"] == "file")
+        except FileNotFoundError:
+            return False
+
+
+def exists(name: str) -> bool:
+    """Tell whether there is an object of that very name, now. Raises StoppedError."""
+    try:
+        stat(name)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoppedError(f"{name} can't be asked for: {error.strerror}", "check its name, your rights and the network") from error
+    return True
+
+
+def list_folder(name: str) -> list[str]:
+    """Return the names of the objects that lie in a folder itself. Raises StoppedError."""
+    store, path = _split(name)
+    try:
+        return [str(key).rstrip("/").rpartition("/")[2] for key in store.ls(path, detail=False)]
+    except FileNotFoundError:
+        return []
+    except Exception as error:
+        raise StoppedError(f"{name} can't be listed: {_words(error)}", "check its name, your rights and the network") from error
+
+
+def put_file(local: Path, name: str) -> None:
+    """Write an object, whole, from a local file. Raises StoppedError."""
+    store, path = _split(name)
+    try:
+        store.put_file(str(local), path)
+    except Exception as error:
+        raise StoppedError(
+            f"{name} can't be written: {_words(error)}", "mend that and run the same command again: what is done stays done"
+        ) from error
+
+
 class _os_errors:
     """Turns what a store's library raises to OSError: such libraries have errors of many families."""
 
@@ -121,6 +187,10 @@ class RemoteOutputs:
             except UsageError:
                 self._sizes = {}
         return self._sizes.get(name)
+
+    def read(self, name: str) -> bytes:
+        """See :class:`seseg_trt.run.output.Outputs`."""
+        return read(f"{self.root}/{name}")
 
     def prepare(self) -> None:
         """See :class:`seseg_trt.run.output.Outputs`."""

@@ -40,6 +40,7 @@ class Summary:
         model_sha256: its hash.
         certificate: what its certificate says, in a line.
         output_dir, state_dir: where results and records are.
+        unpacked: tars that were not written, since not all of their inputs are settled.
         stopped: why the run ended early, or None.
         signal: the number of the signal that stopped it, or None.
     """
@@ -60,6 +61,7 @@ class Summary:
     certificate: str
     output_dir: str
     state_dir: Path
+    unpacked: int = 0
     stopped: SesegError | None = None
     signal: int | None = None
 
@@ -117,6 +119,7 @@ class Summary:
             "certificate": self.certificate,
             "output_dir": self.output_dir,
             "state_dir": str(self.state_dir),
+            "unpacked": self.unpacked,
             "stopped": None if self.stopped is None else self.stopped.message,
             "exit_code": self.exit_code,
         }
@@ -135,6 +138,9 @@ class Summary:
             lines.append(f"each stage alone: {rates}; the bottleneck is {self.bottleneck}: {ADVICE.get(self.bottleneck, '')}")
         if self.quarantined:
             lines.append(f"quarantined inputs and the reasons: {self.state_dir / 'quarantine.jsonl'}")
+        if self.unpacked:
+            tars = "1 tar is" if self.unpacked == 1 else f"{self.unpacked} tars are"
+            lines.append(f"{tars} not written yet, since not all of their inputs are done; the outputs so far are kept in {self.state_dir}")
         if self.signal is not None:
             lines.append(f"stopped by {signal.Signals(self.signal).name}; the same command goes on from here")
         elif self.stopped is not None:

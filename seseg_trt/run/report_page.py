@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from .journal import Row
+from .output import open_outputs
 from .plan import WorkPlan
 from .report import Summary
+from .scan import WorkItem
+from .sources import read_source
 
 SAMPLE = 8
 BLUR_RADIUS = 0.06
 """Of a picture's longer side: nothing of what it shows can be made out."""
+LARGEST_INPUT = 4 << 30
 THUMBNAIL = (220, 165)
 BARS_AT_MOST = 120
 ReportImages = Literal["blurred", "clear"]
@@ -213,12 +218,13 @@ def _reasons(reasons: Counter[str]) -> str:
 
 def _sample(summary: Summary, rows: Sequence[Row], images: ReportImages) -> str:
     figures = []
+    outputs = open_outputs(summary.output_dir, summary.state_dir, durable=False)
     for row in sorted(rows, key=lambda row: row.path):
-        paths = {"input": Path(os.fsdecode(row.source))}
+        readers: dict[str, Callable[[], bytes]] = {"input": functools.partial(_read_input, row.item())}
         for name, made in row.outputs.items():
             if made is not None:  # NAME_se.png: its last part says what it is
-                paths[name.rpartition("_")[2].partition(".")[0]] = Path(summary.output_dir) / name
-        shown = {kind: picture for kind, path in paths.items() if (picture := _thumbnail(path, blur=images == "blurred"))}
+                readers[name.rpartition("_")[2].partition(".")[0]] = functools.partial(outputs.read, name)
+        shown = {kind: picture for kind, read in readers.items() if (picture := _thumbnail(read, blur=images == "blurred"))}
         pictures = "".join(
             f'<span><img alt="{kind}" src="data:image/jpeg;base64,{picture}"><br>{kind}</span>' for kind, picture in shown.items()
         )
@@ -226,8 +232,12 @@ def _sample(summary: Summary, rows: Sequence[Row], images: ReportImages) -> str:
     return "".join(figures) or "<p>Nothing was done in this run.</p>"
 
 
-def _thumbnail(path: Path, *, blur: bool) -> str | None:
-    """Return a small JPEG of an image as base64, or None where it can't be made (it has gone since, or lies in a store)."""
+def _read_input(item: WorkItem) -> bytes:
+    return read_source(item, LARGEST_INPUT)[0]
+
+
+def _thumbnail(read: Callable[[], bytes], *, blur: bool) -> str | None:
+    """Return a small JPEG of an image as base64, or None where it can't be made (it has gone since)."""
     from PIL import ImageFilter, ImageOps
 
     from ..codecs import pillow
@@ -235,7 +245,7 @@ def _thumbnail(path: Path, *, blur: bool) -> str | None:
     from ..options import DecodeOptions
 
     try:
-        image = ImageOps.contain(pillow.decode(path.read_bytes(), DecodeOptions()).image, THUMBNAIL)
+        image = ImageOps.contain(pillow.decode(read(), DecodeOptions()).image, THUMBNAIL)
     except (OSError, BadImage):
         return None
     if blur:

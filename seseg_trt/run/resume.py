@@ -10,9 +10,11 @@ from typing import Literal
 from ..errors import ReasonCode, UsageError
 from ..lanes.base import Measure
 from .journal import Journal, Row
+from .names import is_tar
 from .output import Made, Outputs
 from .plan import WorkPlan
 from .scan import WorkItem
+from .shards import index_of, split_source
 from .sources import stat_source
 
 OnChange = Literal["refuse", "redo"]
@@ -189,6 +191,22 @@ def _again(row: Row, item: WorkItem, wanted: list[str], identity: Identity) -> R
     fresh.outputs = {**others, **fresh.outputs}
     fresh.attempt = row.attempt
     return fresh
+
+
+def forget_mended(plan: WorkPlan, journal: Journal) -> None:
+    """Remove the rows that archives had for their damage, where they are whole now: what they hold has rows of its own."""
+    refused = {entry.item.identity for entry in plan.refused}
+    journal.forget([row.path for row in journal.rows("quarantined") if row.path not in refused and _is_mended(row)])
+
+
+def _is_mended(row: Row) -> bool:
+    source = os.fsdecode(row.source)
+    if not is_tar(source) or row.reason not in ("empty", "truncated", "unreadable", "changed") or split_source(source) is not None:
+        return False
+    try:
+        return index_of(source).damage is None
+    except OSError:
+        return False
 
 
 def refused_rows(plan: WorkPlan, journal: Journal, identity: Identity, now: float) -> Iterator[Row]:

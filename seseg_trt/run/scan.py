@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..errors import ReasonCode, UsageError
+from .archive import BadEntry
+from .names import expand_range, is_compressed_tar, is_remote, is_tar, tar_number
+from .shards import ShardChangedError, index_of
 
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini"})
 """Files that file managers leave behind, compared in lower case; dot files are ignored as well."""
-
-
-def is_remote(name: str) -> bool:
-    """Tell whether a name is an address of an object store (``s3://bucket/folder``), not a local path."""
-    return "://" in name
 
 
 class WorkItem(NamedTuple):
@@ -70,17 +68,28 @@ class Scan:
         self._output_name = output_dir.rstrip("/")
         self._remote_base = base.rstrip("/") if base is not None and is_remote(base) else None
         self._base = None if base is None or is_remote(base) else os.path.abspath(base)
+        self._tar = self._output if is_tar(output_dir) else None
+        self._shards: set[str] = set()
         self._closed: dict[str, set[str]] = {}
         self._keys: dict[str, set[tuple[int, int]]] = {}
 
     def add(self, argument: str) -> None:
-        """Add a file, a folder or a glob.
+        """Add a file, a folder, a glob, or a range of tar shards (``data-{000000..000009}.tar``).
+
+        A file that ends in ``.tar`` stands for its entries.
 
         Raises:
             UsageError: it names nothing, lies outside the base, or where the outputs go.
         """
         _check_name(argument)
-        if is_remote(argument):
+        if (shards := expand_range(argument)) and not os.path.lexists(argument):
+            for shard in shards:
+                if not is_remote(shard) and not os.path.lexists(shard):
+                    raise UsageError(f"there is no file {shard!r}, which is of the range {argument}", "check the range")
+                self.add(shard)
+        elif is_compressed_tar(argument) and not os.path.isdir(argument):
+            raise UsageError(f"{argument} is compressed: its entries can't be found without reading all of it", "decompress it first")
+        elif is_remote(argument):
             self._add_remote(argument)
         elif os.path.isdir(argument):
             folder = os.path.abspath(argument)
@@ -143,7 +152,13 @@ class Scan:
             inside = _is_within(self._output, os.path.realpath(root))
             self._closed[root] = {self._state, self._output} if inside else {self._state}
         real = os.path.realpath(path)
-        return any(_is_within(real, closed) for closed in self._closed[root])
+        return self._is_output_tar(real) or any(_is_within(real, closed) for closed in self._closed[root])
+
+    def _is_output_tar(self, path: str) -> bool:
+        if self._tar is None:
+            return False
+        folder, _, name = path.rpartition("/")
+        return folder == os.path.dirname(self._tar) and tar_number(self._tar, name) is not None
 
     def _closed_keys(self, root: str) -> set[tuple[int, int]]:
         """Return device and inode of the folders that are closed: to resolve the path of each folder would cost far more in deep trees.
@@ -177,14 +192,56 @@ class Scan:
             if not item.path:  # a single object, named itself
                 parent, _, own_name = address.rpartition("/")
                 item = WorkItem(parent, own_name)
-            self._take(item, stat.S_IFREG)
+            if not name and is_tar(address):
+                remote.is_object.cache_clear()
+                self._add_shard(item, based=self._remote_base is not None)
+            else:
+                self._take(item, stat.S_IFREG)
 
     def _add_file(self, root: str, path: str) -> None:
         item = WorkItem(root.rstrip("/"), path)
         try:
-            self._take(item, os.stat(item.source).st_mode)
+            mode = os.stat(item.source).st_mode
         except OSError as error:
             self._refuse(item, error)
+            return
+        if is_tar(path) and stat.S_ISREG(mode):
+            self._add_shard(item, based=self._base is not None)
+        else:
+            self._take(item, mode)
+
+    def _add_shard(self, shard: WorkItem, *, based: bool) -> None:
+        """Add an archive's entries: by their names alone, or relative to the base as if the archive were a folder."""
+        name = shard.source
+        real = name if is_remote(name) else os.path.realpath(name)
+        if real in self._shards:
+            return
+        self._shards.add(real)
+        if _is_ignored(shard.path):
+            self.ignored += 1
+            return
+        try:
+            index = index_of(name)
+        except ShardChangedError as error:
+            self.refused.append(Refused(shard, "changed", str(error.strerror)))
+            return
+        except OSError as error:
+            self._refuse(shard, error)
+            return
+        root, prefix = (shard.root, shard.path + "/") if based else (name, "")
+        for path in index.entries:
+            self._take(WorkItem(root, prefix + path), stat.S_IFREG)
+        for bad in index.refused:
+            if _is_ignored(bad.path if bad.safe else _harmless(bad)):
+                self.ignored += 1
+            else:
+                item = (
+                    WorkItem(root, prefix + bad.path) if bad.safe else WorkItem(shard.root, f"{shard.path}#{bad.number}/{_harmless(bad)}")
+                )
+                self.refused.append(Refused(item, bad.reason, bad.message))
+        self.ignored += len(index.sidecars)
+        if index.damage is not None:
+            self.refused.append(Refused(shard, *index.damage))
 
     def _add_folder(self, root: str, prefix: str) -> None:
         for item, found in self._walk(root, "" if prefix == "." else prefix):
@@ -235,7 +292,9 @@ class Scan:
                 if entry.is_dir():
                     folder = item.path
                 elif entry.is_file(follow_symlinks=False):
-                    yield item, stat.S_IFREG
+                    ours = self._tar is not None and tar_number(self._tar, entry.name) is not None
+                    if not ours or not self._is_output_tar(os.path.realpath(item.source)):
+                        yield item, stat.S_IFREG
                 else:
                     yield item, entry.stat().st_mode
             except OSError as error:
@@ -295,3 +354,11 @@ def _file_type(mode: int) -> str:
         stat.S_IFBLK: "a device",
     }
     return kinds.get(stat.S_IFMT(mode), "something else")
+
+
+def _harmless(bad: BadEntry) -> str:
+    """Return a path for an entry that can have none of its own name."""
+    if bad.reason == "collision":
+        return bad.path
+    name = bad.path.replace("\0", "?").rpartition("/")[2]
+    return "nameless" if name == ".." else name

@@ -1,11 +1,13 @@
-"""Reading inputs: local files here, object stores by :mod:`seseg_trt.run.remote`."""
+"""Reading inputs: local files here, entries of tar shards by :mod:`seseg_trt.run.shards`, object stores by :mod:`seseg_trt.run.remote`."""
 
 from __future__ import annotations
 
 import os
 
 from ..errors import BadImage
-from .scan import WorkItem, is_remote
+from .names import is_remote
+from .scan import WorkItem
+from .shards import read_entry, split_source, stat_entry
 
 
 def stat_source(item: WorkItem) -> tuple[int, int]:
@@ -14,6 +16,9 @@ def stat_source(item: WorkItem) -> tuple[int, int]:
     Raises:
         OSError: it is not there, or can't be asked.
     """
+    entry = split_source(item.source)
+    if entry is not None:
+        return stat_entry(*entry)
     if is_remote(item.root):
         from . import remote
 
@@ -29,6 +34,9 @@ def read_source(item: WorkItem, max_bytes: int) -> tuple[bytes, int, int]:
         BadImage: it is empty, larger than ``max_bytes``, or changed while it was read.
         OSError: it can't be read.
     """
+    entry = split_source(item.source)
+    if entry is not None:
+        return read_entry(*entry, lambda size: _check_size(size, max_bytes))
     if is_remote(item.root):
         from . import remote
 

@@ -17,7 +17,7 @@ import pytest
 
 from seseg_trt import cli
 from tests.corpus import make_corpus
-from tests.runs import make_inputs, picture, tree
+from tests.runs import make_inputs, make_tar, picture, tree
 
 COMMAND = [sys.executable, "-m", "seseg_trt"]
 
@@ -276,3 +276,17 @@ def wait_for_outputs(process: subprocess.Popen[str], folder: Path, count: int = 
     while process.poll() is None and len(tree(folder)) < count:
         time.sleep(0.02)
     assert process.poll() is None, process.communicate()
+
+
+def test_tars_in_and_out_and_what_is_said_of_them(seseg: Any, photos: Path, tmp_path: Path) -> None:
+    (photos / "bad.png").write_bytes(b"no picture")
+    shard, target = make_tar(tmp_path / "in.tar", photos), tmp_path / "m-%03d.tar"
+    dry = json.loads(seseg("segment", "--dry-run", "--json", shard, target).out)
+    assert [item["input"] for item in dry["items"]][:2] == [f"{shard}/bad.png", f"{shard}/image00000.png"] and not dry["refused"]
+    found = summary(seseg("segment", "--model", "demo", "--json", "--tar-entries", 2, shard, target))
+    assert (found["done"], found["quarantined"], found["unpacked"]) == (4, 1, 0)
+    assert sorted(path.name for path in tmp_path.glob("*.tar")) == ["in.tar", "m-000.tar", "m-001.tar", "m-002.tar"]
+    assert json.loads(seseg("status", "--json", target).out)["reasons"] == {"not_an_image": 1}
+    again = seseg("retry", target)
+    assert again.code == 2 and "1 inputs = 0 done + 0 skipped + 1 quarantined" in again.err
+    assert seseg("segment", "--tar-entries", 2, shard, tmp_path / "m.tar").code == 1

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from seseg_trt import FakeBackend, MaskOptions, RunOptions, StoppedError, Summary, UsageError, segment_files
+from seseg_trt import FakeBackend, MaskOptions, RunOptions, StoppedError, Summary, UsageError, Watch, segment_files
 from seseg_trt.run import remote
-from tests.runs import make_inputs, needs_scale, tree
+from seseg_trt.run.report_page import Collector, write_page
+from tests.runs import make_inputs, make_tar, needs_scale, tree
 
 pytestmark = [needs_scale, pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")]
 
@@ -127,6 +128,60 @@ def test_a_store_that_refuses_to_write_stops_the_run(bucket: Any, tmp_path: Path
     summary = run(inputs, "s3://photos/out", state_dir=str(tmp_path / "state"))
     assert summary.exit_code == 5 and summary.left == 4 and "Access Denied" in str(summary.stopped)
     assert contents(bucket, "photos/out") == {}
+
+
+def test_tars_of_a_store_in_and_out(bucket: Any, tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path / "in", 25, bad_every=8)
+    files = sorted(inputs.rglob("*.png"))
+    for number in range(2):
+        bucket.put(str(make_tar(tmp_path / f"data-{number}.tar", inputs, files[number * 13 :][:13])), f"photos/in/data-{number}.tar")
+    run(inputs, tmp_path / "folder")
+    run(tmp_path / "data-{0..1}.tar", tmp_path / "m-%03d.tar", tar_entries=10)
+    expected = {path.name: path.read_bytes() for path in tmp_path.glob("m-*.tar")}
+    source, target, state = "s3://photos/in/data-{0..1}.tar", "s3://photos/out/m-%03d.tar", str(tmp_path / "state")
+    there = run(source, target, state_dir=state, tar_entries=10)
+    assert (there.done, there.quarantined, there.unpacked) == (22, 3, 0)
+    assert contents(bucket, "photos/out") == expected and len(expected) == 3
+    assert run(source, target, state_dir=state).skipped == 22
+    bucket.rm_file("photos/out/m-001.tar")
+    assert 0 < run(source, target, state_dir=state).done < 22
+    assert contents(bucket, "photos/out") == expected
+    run("s3://photos/in/data-0.tar", tmp_path / "down.tar")
+    run(tmp_path / "data-0.tar", tmp_path / "local.tar")
+    assert (tmp_path / "down.tar").read_bytes() == (tmp_path / "local.tar").read_bytes()
+    run(source, "s3://photos/one.tar", state_dir=str(tmp_path / "state1"))
+    with pytest.raises(UsageError, match="no journal knows it"):
+        run(source, "s3://photos/one.tar", state_dir=str(tmp_path / "state2"))
+    assert run(source, tmp_path / "folder2").done == 22 and tree(tmp_path / "folder2") == tree(tmp_path / "folder")
+    with pytest.raises(UsageError, match="--state"):
+        run(source, "s3://photos/two.tar")
+    with pytest.raises(UsageError, match=r"data-2\.tar"):
+        run("s3://photos/in/data-{0..2}.tar", tmp_path / "out")
+
+
+def test_a_tar_that_was_changed_in_the_store_is_mended(bucket: Any, tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path / "in", 12, bad_every=6)
+    state = str(tmp_path / "state")
+    run(inputs, "s3://photos/m.tar", state_dir=state)
+    whole = bucket.cat_file("photos/m.tar")
+    bucket.pipe_file("photos/m.tar", whole[: len(whole) // 2])
+    assert 0 < run(inputs, "s3://photos/m.tar", state_dir=state).done < 10
+    assert bucket.cat_file("photos/m.tar") == whole
+    (inputs / "sub2" / "image00005.png").write_bytes((inputs / "image00000.png").read_bytes())
+    assert run(inputs, "s3://photos/m.tar", state_dir=state).done == 1
+    run(inputs, tmp_path / "m.tar")
+    assert bucket.cat_file("photos/m.tar") == (tmp_path / "m.tar").read_bytes()
+
+
+def test_a_report_shows_what_lies_in_a_store(bucket: Any, tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path / "in", 3)
+    bucket.put(f"{inputs}/", "photos/in/", recursive=True)
+    collector = Collector()
+    watch = Watch(planned=lambda plan, todo: collector.begin(plan), started=lambda stop: collector.start(), committed=collector.add)
+    options = RunOptions(state_dir=str(tmp_path / "state"))
+    summary = segment_files(["s3://photos/in"], "s3://photos/out", masks=MASKS, options=options, watch=watch, backend=FakeBackend(16))
+    write_page(tmp_path / "report.html", summary, collector, "clear")
+    assert (tmp_path / "report.html").read_text().count('alt="se"') == 3
 
 
 def test_the_command_line(bucket: Any, tmp_path: Path) -> None:
