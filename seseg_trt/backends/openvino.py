@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,11 @@ from ..errors import DeviceError, ModelError
 
 if TYPE_CHECKING:
     from .base import Confidence, Images
+
+
+_first_use = threading.Lock()
+"""OpenVINO's bindings set up things of their own at their first use, and wait for Python's lock in the middle of it: two threads that come
+there together, one with that lock and one with theirs, wait for each other for ever (seen with OpenVINO 2026.4 on Python 3.13)."""
 
 
 class OpenVINOBackend:
@@ -68,6 +74,8 @@ class OpenVINOBackend:
             self._idle.put(compiled.create_infer_request())
         self._output = compiled.output(OUTPUT_NAME)
         self._float_output = compiled.output(FLOAT_OUTPUT_NAME) if float_output else None
+        with _first_use:
+            self.infer(np.zeros((1, size, size, 3), np.uint8))
 
     def infer(self, images: Images) -> Confidence:
         """Run the network: uint8 [N, S, S, 3] to uint8 [N, S, S]. See :class:`seseg_trt.backends.base.Backend`."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from seseg_trt.artifact import load_artifact
+from seseg_trt.backends import openvino
 from seseg_trt.backends.openvino import OpenVINOBackend
 from seseg_trt.errors import DeviceError
 from tests.conftest import DATA
@@ -37,6 +38,20 @@ def test_floats_and_maps_are_of_one_run(images: np.ndarray) -> None:
     with ThreadPoolExecutor(4) as pool:
         for maps, floats in pool.map(lambda image: backend.infer_with_float(image[np.newaxis]), images[:8]):
             assert (np.floor(floats * np.float32(255)).astype(np.uint8) == maps).all()
+
+
+def test_the_first_use_of_openvino_is_one_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that met in the bindings' own set-up would wait for each other for ever."""
+    alone: list[bool] = []
+    infer = OpenVINOBackend.infer
+
+    def noted(self: OpenVINOBackend, images: np.ndarray) -> np.ndarray:
+        alone.append(openvino._first_use.locked())
+        return infer(self, images)
+
+    monkeypatch.setattr(OpenVINOBackend, "infer", noted)
+    OpenVINOBackend(load_artifact(FIXTURE), throughput=True)
+    assert alone == [True]
 
 
 def test_a_closed_backend_says_so_to_every_caller(images: np.ndarray) -> None:
