@@ -29,7 +29,7 @@ SEARCHED_ON = 64
 PROBES = 4
 AGAINST_KERAS = 24  # images: Keras is slow, and the export has compared the two already
 FP32_GATE, NO_GATE = (0.9999, 0.0), (0.0, 0.0)
-FP32_REWRITES = ("convolve-before-upsampling",)  # 1.2 times the rate in OpenVINO, which runs this graph unless it is told otherwise
+FP32_REWRITES = ("convolve-before-upsampling",)  # pays in OpenVINO, which runs this graph unless it is told otherwise
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ is applied for which backend is the recipe's choice, made by measurement: see do
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,9 @@ import numpy as np
 from seseg_trt.errors import UsageError
 
 PRODUCTS = ("Conv", "ConvTranspose")
+LEAST_SIDE = 16
+"""On a map of 8 x 8 the fewer multiplications saved no time in OpenVINO (there the weights' way from memory is what takes long, and a
+transposed kernel has more of them), while the first of the decoder's convolutions, the widest, brings most of the rounding."""
 
 
 def rewrite(model: Any, names: tuple[str, ...] | list[str]) -> Any:
@@ -43,14 +47,19 @@ def fold_pads(model: Any) -> Any:
     return onnx_ir.serde.serialize_model(held)
 
 
-def convolve_before_upsampling(model: Any) -> Any:
+def convolve_before_upsampling(model: Any, least_side: int = LEAST_SIDE) -> Any:
     """Do each 3x3 convolution after a nearest x2 upsampling at the low resolution, as a transposed 4x4 convolution of stride 2.
 
     Upsampled rows 2i - 1 and 2i (and 2i + 1) hold copies of low rows i - 1 and i, so that two of three taps of the kernel always meet
     the same pixel and can be added beforehand: 2 x 2 products for each output in place of 3 x 3. Where the upsampled tensor is joined
     with a skip connection first, the kernel is split between the two and the results are added. Source of the idea: Aitken et al.,
     "Checkerboard artifact free sub-pixel convolution", https://arxiv.org/abs/1707.02937.
+
+    Args:
+        model: an ``onnx.ModelProto``.
+        least_side: maps whose height before the upsampling is less, in pixels, are left as they are.
     """
+    shapes = tensor_shapes(model)
     copy = _copy(model)
     graph = copy.graph
     uses = Counter(name for node in graph.node for name in node.input)
@@ -58,7 +67,7 @@ def convolve_before_upsampling(model: Any) -> Any:
     nodes: list[Any] = []
     gone: set[str] = set()
     for node in graph.node:
-        made = _split(copy, node, producers, uses) if _is_plain_3x3(copy, node) else None
+        made = _split(copy, node, producers, uses, shapes, least_side) if _is_plain_3x3(copy, node) else None
         if made is None:
             nodes.append(node)
             continue
@@ -75,11 +84,14 @@ def convolve_before_upsampling(model: Any) -> Any:
 REWRITES: dict[str, Callable[[Any], Any]] = {
     "fold-pads": fold_pads,
     "convolve-before-upsampling": convolve_before_upsampling,
+    "convolve-all-before-upsampling": functools.partial(convolve_before_upsampling, least_side=1),
 }
 """The rewrites that a recipe can name."""
 
 
-def _split(model: Any, conv: Any, producers: dict[str, Any], uses: Counter[str]) -> tuple[list[Any], set[str]] | None:
+def _split(
+    model: Any, conv: Any, producers: dict[str, Any], uses: Counter[str], shapes: dict[str, tuple[int, ...]], least_side: int
+) -> tuple[list[Any], set[str]] | None:
     """Return the nodes that take a convolution's place, and the names of the nodes that nothing needs then."""
     from onnx import helper, numpy_helper
 
@@ -90,9 +102,11 @@ def _split(model: Any, conv: Any, producers: dict[str, Any], uses: Counter[str])
     if len(upsampled) != 1 or len(parts) > 2 or (concat is not None and _attribute(concat, "axis") != 1):
         return None
     resize = producers[parts[upsampled[0]]]
+    if least_side > 1 and shapes.get(resize.input[0], (0, 0, 0))[2] < least_side:
+        return None
     kernel = _constant(model, conv.input[1])
     skip = parts[1 - upsampled[0]] if len(parts) == 2 else None
-    width = kernel.shape[1] if skip is None else _upsampled_channels(model, parts, upsampled[0], kernel.shape[1])
+    width = kernel.shape[1] if skip is None else _upsampled_channels(shapes, parts, upsampled[0], kernel.shape[1])
     if width is None:
         return None
     first = slice(0, width) if upsampled[0] == 0 else slice(kernel.shape[1] - width, kernel.shape[1])
@@ -143,9 +157,8 @@ def _is_double_nearest(model: Any, node: Any) -> bool:
     return how == [b"nearest", b"asymmetric", b"floor"] and _constant(model, node.input[2]).tolist() == [1, 1, 2, 2]
 
 
-def _upsampled_channels(model: Any, parts: list[str], index: int, channels: int) -> int | None:
+def _upsampled_channels(shapes: dict[str, tuple[int, ...]], parts: list[str], index: int, channels: int) -> int | None:
     """Return how many of a joined tensor's channels are the upsampled one's, from the shapes that can be inferred."""
-    shapes = tensor_shapes(model)
     known = [shapes.get(part, (0, 0))[1] for part in parts]
     if known[index]:
         return known[index]

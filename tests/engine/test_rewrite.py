@@ -36,19 +36,20 @@ def _largest_difference(one: Any, other: Any, inputs: list[Any]) -> float:
     return max(float(np.abs(first(image[None])[0] - second(image[None])[0]).max()) for image in inputs)
 
 
-def test_convolving_before_upsampling_is_exact_and_saves_its_share(fixture: Any, inputs: list[Any]) -> None:
+@pytest.mark.parametrize(("name", "left"), [("convolve-before-upsampling", 1), ("convolve-all-before-upsampling", 0)])
+def test_convolving_before_upsampling_is_exact_and_saves_its_share(name: str, left: int, fixture: Any, inputs: list[Any]) -> None:
     import onnx
 
-    from engine.rewrite import convolve_before_upsampling, count_macs
+    from engine.rewrite import count_macs, rewrite
 
-    rewritten = convolve_before_upsampling(fixture)
+    rewritten = rewrite(fixture, [name])
     onnx.checker.check_model(rewritten, full_check=True)
     operators = [node.op_type for node in rewritten.graph.node]
-    assert operators.count("ConvTranspose") == 5 and "Resize" not in operators and "Concat" not in operators
+    assert operators.count("ConvTranspose") == 5 - left and operators.count("Resize") == operators.count("Concat") == left
     assert _largest_difference(fixture, rewritten, inputs) <= 1e-5
     # 3 x 3 products become 2 x 2 where the upsampled tensor goes in: channels in, channels out, side of the output
     upsampled = [(256, 16, 16), (16, 14, 32), (14, 12, 64), (12, 10, 128), (10, 8, 256)]
-    saved = sum(5 * into * out * side * side for into, out, side in upsampled)
+    saved = sum(5 * into * out * side * side for into, out, side in upsampled[left:])
     assert count_macs(fixture) - count_macs(rewritten) == saved
 
 
@@ -81,7 +82,7 @@ def test_a_convolution_of_another_kind_is_left_alone() -> None:
         graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weight, scales])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
         onnx.checker.check_model(model)
-        assert [n.op_type for n in convolve_before_upsampling(model).graph.node] == ["Resize", "Conv"]
+        assert [n.op_type for n in convolve_before_upsampling(model, 1).graph.node] == ["Resize", "Conv"]
 
 
 def test_pads_go_into_the_convolution() -> None:
