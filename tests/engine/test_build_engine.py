@@ -29,7 +29,6 @@ def build(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     from engine import build_images
     from seseg_trt.cli import run
 
-    monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(build_images, "SCENES", 4)
     import build_engine
 
