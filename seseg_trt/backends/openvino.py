@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ _first_use = threading.Lock()
 there together, one with that lock and one with theirs, wait for each other for ever (seen with OpenVINO 2026.4 on Python 3.13)."""
 
 
+COPIES_AT_MOST = 4
+"""Copies of the network that run at once: each has weights of its own in memory, and a few cores gain little by not working together."""
+
+
 class OpenVINOBackend:
     """A graph compiled for this machine's CPU.
 
@@ -33,8 +38,8 @@ class OpenVINOBackend:
     Args:
         artifact: an ONNX graph.
         threads: how many cores it may use; None: all.
-        throughput: the most images a second from several callers (a core or a few for each image, as OpenVINO finds best), in
-            place of the shortest time for one (all cores for each image).
+        throughput: the most images a second from several callers (copies of the network, a core or a few for each), in place of the
+            shortest time for one (all cores for each image).
         float_output: make ``p`` available through :meth:`infer_with_float`.
     """
 
@@ -48,12 +53,18 @@ class OpenVINOBackend:
             raise DeviceError(f"OpenVINO can't be imported: {error}", "pip install openvino") from error
         self.input_size = artifact.input_size
         size = artifact.input_size
+        cores = threads or len(os.sched_getaffinity(0))
+        self.concurrency = min(cores, COPIES_AT_MOST) if throughput else 1
         config: dict[str, Any] = {
-            "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
+            "PERFORMANCE_HINT": "LATENCY",
             # CPUs with AMX or AVX512-BF16 would otherwise run FP32 graphs in BF16, and the masks would not be the original's.
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        if threads is not None:
+        if self.concurrency > 1:
+            # Copies, not streams of one: streams share their rearranged weights, and those of an 8-bit graph came out wrong in every
+            # second start (OpenVINO 2026.4), with masks that looked like masks.
+            config |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": cores // self.concurrency, "ENABLE_CPU_PINNING": False}
+        elif threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
         try:
             core = ov.Core()
@@ -61,8 +72,7 @@ class OpenVINOBackend:
             if float_output and not artifact.has_float_output:
                 model.add_outputs(FLOAT_OUTPUT_NAME)
             model.reshape({INPUT_NAME: [1, size, size, 3]})
-            compiled = core.compile_model(model, "CPU", config)
-            self.concurrency: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") if throughput else 1
+            copies = [core.compile_model(model, "CPU", config) for _ in range(self.concurrency)]
         except RuntimeError as error:
             raise ModelError(
                 f"OpenVINO {ov.__version__.split('-')[0]} can't take {artifact.path}: {_first_line(error)}",
@@ -70,29 +80,41 @@ class OpenVINOBackend:
             ) from error
         self.description = f"OpenVINO {ov.__version__.split('-')[0]} on {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(self.concurrency):
+        for compiled in copies:
             self._idle.put(compiled.create_infer_request())
-        self._output = compiled.output(OUTPUT_NAME)
-        self._float_output = compiled.output(FLOAT_OUTPUT_NAME) if float_output else None
+        self._float_output = float_output
         with _first_use:
-            self.infer(np.zeros((1, size, size, 3), np.uint8))
+            self._check_copies()
+
+    def _check_copies(self) -> None:
+        """Run each copy once, and hold them against each other."""
+        probe = np.random.default_rng(0).integers(0, 256, (self.input_size, self.input_size, 3), np.uint8)
+        maps = []
+        for _ in range(self.concurrency):  # the idle ones take turns
+            with self._run(probe) as results:
+                maps.append(np.array(results[OUTPUT_NAME][0]))
+        if any((other != maps[0]).any() for other in maps[1:]):
+            raise DeviceError(
+                "OpenVINO's copies of one network give different masks, so none can be trusted",
+                "please report it with this machine's `seseg-trt doctor`; --backend onnxruntime or --threads 1 goes another way",
+            )
 
     def infer(self, images: Images) -> Confidence:
         """Run the network: uint8 [N, S, S, 3] to uint8 [N, S, S]. See :class:`seseg_trt.backends.base.Backend`."""
         maps = np.empty(images.shape[:3], np.uint8)
         for image, target in zip(images, maps, strict=True):
             with self._run(image) as results:
-                target[...] = results[self._output][0]
+                target[...] = results[OUTPUT_NAME][0]
         return maps
 
     def infer_with_float(self, images: Images) -> tuple[Confidence, npt.NDArray[np.float32]]:
         """Run the network and return its maps with the confidence itself, float32 [N, S, S] of 0..1."""
-        if self._float_output is None:
+        if not self._float_output:
             raise DeviceError("this backend was made without its float output", "make it with float_output=True")
         maps, floats = np.empty(images.shape[:3], np.uint8), np.empty(images.shape[:3], np.float32)
         for image, target, float_target in zip(images, maps, floats, strict=True):
             with self._run(image) as results:
-                target[...], float_target[...] = results[self._output][0], results[self._float_output][0]
+                target[...], float_target[...] = results[OUTPUT_NAME][0], results[FLOAT_OUTPUT_NAME][0]
         return maps, floats
 
     @contextlib.contextmanager
@@ -115,7 +137,6 @@ class OpenVINOBackend:
             while True:
                 self._idle.get_nowait()
         self._idle.put(None)
-        self._output = self._float_output = None
 
 
 def _first_line(error: Exception) -> str:

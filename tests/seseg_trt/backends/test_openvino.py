@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,15 +46,44 @@ def test_floats_and_maps_are_of_one_run(images: np.ndarray) -> None:
 def test_the_first_use_of_openvino_is_one_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads that met in the bindings' own set-up would wait for each other for ever."""
     alone: list[bool] = []
-    infer = OpenVINOBackend.infer
+    check = OpenVINOBackend._check_copies
 
-    def noted(self: OpenVINOBackend, images: np.ndarray) -> np.ndarray:
+    def noted(self: OpenVINOBackend) -> None:
         alone.append(openvino._first_use.locked())
-        return infer(self, images)
+        check(self)
 
-    monkeypatch.setattr(OpenVINOBackend, "infer", noted)
+    monkeypatch.setattr(OpenVINOBackend, "_check_copies", noted)
     OpenVINOBackend(load_artifact(FIXTURE), throughput=True)
     assert alone == [True]
+
+
+def test_copies_that_disagree_are_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, calls = OpenVINOBackend._run, iter(range(99))
+
+    @contextlib.contextmanager
+    def second_is_wrong(self: OpenVINOBackend, image: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+        with run(self, image) as results:
+            maps = np.array(results["confidence"])
+            maps[0, 0, 0] ^= next(calls) == 1
+            yield {"confidence": maps}
+
+    monkeypatch.setattr(OpenVINOBackend, "_run", second_is_wrong)
+    with pytest.raises(DeviceError, match="different masks"):
+        OpenVINOBackend(load_artifact(FIXTURE), threads=2, throughput=True)
+
+
+@pytest.mark.ort
+def test_eight_bits_are_the_same_in_every_copy(tmp_path: Path, images: np.ndarray) -> None:
+    """OpenVINO's own streams share rearranged weights, and those of an 8-bit graph came out wrong in every second start."""
+    from tests.seseg_trt.backends.test_tensorrt_build import to_int8
+
+    artifact = load_artifact(to_int8(FIXTURE, tmp_path / "int8.onnx", 256))
+    expected = OpenVINOBackend(artifact, threads=1).infer(images[:4])
+    for _ in range(4):
+        together = OpenVINOBackend(artifact, throughput=True)
+        with ThreadPoolExecutor(together.concurrency) as pool:
+            maps = [result[0] for result in pool.map(together.infer, np.split(images[:4], 4))]
+        assert (np.stack(maps) == expected).all()
 
 
 def test_a_closed_backend_says_so_to_every_caller(images: np.ndarray) -> None:
