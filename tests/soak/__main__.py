@@ -17,7 +17,7 @@ from tests.soak.test_mutated import run_over_mutated
 runs = int(sys.argv[1]) if len(sys.argv) > 1 else 60
 with tempfile.TemporaryDirectory() as folder:
     top = Path(folder)
-    record = soak(top / "runs", runs=runs, others=runs, images=300)
+    record = soak(top / "runs", runs=runs, others=runs, images=300, jobs=os.cpu_count() or 1)
     record["mutated files"] = run_over_mutated(top / "mutated", 50 * runs, seed=12)
     record["memory"] = {**many_images(top / "many", 500, 20_000), **large_image(top / "large", 10_000, 2048 * MIB)}
 record["date"] = time.strftime("%Y-%m-%d")

@@ -11,6 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from seseg_trt.run.journal import Journal
@@ -23,10 +25,9 @@ STATE_FILES = {"journal.sqlite", "lock", "log.txt", "quarantine.jsonl", "runs"}
 class Soak:
     """Inputs, and the tree that an undisturbed run makes of them."""
 
-    def __init__(self, folder: Path, images: int, seed: int) -> None:
+    def __init__(self, folder: Path, images: int) -> None:
         self.folder = folder
         self.images = images
-        self.random = random.Random(seed)
         self.inputs = make_inputs(folder / "in", images, bad_every=17)
         begun = time.monotonic()
         process = self.start(folder / "undisturbed")
@@ -34,15 +35,14 @@ class Soak:
         assert process.returncode == 2, words
         self.seconds = time.monotonic() - begun
         self.expected = tree(folder / "undisturbed")
-        self.disturbances = 0
 
     def start(self, target: Path, fault: str = "") -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.soak.worker", str(self.inputs), str(target), fault]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def finish(self, target: Path) -> None:
+    def finish(self, target: Path, how: str = "") -> None:
         """Let an undisturbed run end what is left, and check everything."""
-        process = self.start(target)
+        process = self.start(target, how)
         words = process.communicate(timeout=240)
         assert process.returncode == 2, words
         self.check(target)
@@ -67,30 +67,31 @@ class Soak:
         lines = (target / ".seseg" / "quarantine.jsonl").read_text(encoding="ascii").splitlines()
         assert len(lines) == bad and all(json.loads(line)["reason"] == "not_an_image" for line in lines)
 
-    def disturb(self, processes: list[subprocess.Popen[str]], number: int) -> None:
-        """Send a signal to each of some processes at random moments of their lives."""
-        begun = time.monotonic()
-        moments = sorted((self.random.uniform(0.1, 1.0) * self.seconds, index) for index in range(len(processes)))
+    def disturb(self, processes: list[subprocess.Popen[str]], number: int, draw: random.Random) -> int:
+        """Send a signal to each of some processes at random moments of their lives; return how many were alive then."""
+        begun, met = time.monotonic(), 0
+        moments = sorted((draw.uniform(0.1, 1.0) * self.seconds, index) for index in range(len(processes)))
         for moment, index in moments:
             time.sleep(max(0.0, begun + moment - time.monotonic()))
-            if processes[index].poll() is None:
-                self.disturbances += 1
+            met += processes[index].poll() is None
             processes[index].send_signal(number)
         for process in processes:
             process.communicate(timeout=240)
             assert process.returncode in (2, -signal.SIGKILL, -signal.SIGTERM, 143), process.returncode
+        return met
 
-    def signalled(self, target: Path, number: int) -> None:
+    def signalled(self, target: Path, number: int, draw: random.Random) -> int:
         """Kill (or stop) a run one to five times, then let it end."""
-        for _ in range(self.random.randint(1, 5)):
-            self.disturb([self.start(target)], number)
+        met = sum(self.disturb([self.start(target)], number, draw) for _ in range(draw.randint(1, 5)))
         self.finish(target)
+        return met
 
-    def shared(self, target: Path) -> None:
+    def shared(self, target: Path, draw: random.Random) -> int:
         """Two processes on one folder, one or both killed, more than once; then two more that end it together."""
-        for _ in range(self.random.randint(1, 3)):
+        met = 0
+        for _ in range(draw.randint(1, 3)):
             pair = [self.start(target), self.start(target)]
-            self.disturb(pair[: self.random.randint(1, 2)], signal.SIGKILL)
+            met += self.disturb(pair[: draw.randint(1, 2)], signal.SIGKILL, draw)
             for process in pair:
                 process.communicate(timeout=240)
         pair = [self.start(target), self.start(target)]
@@ -98,54 +99,65 @@ class Soak:
             words = process.communicate(timeout=240)
             assert process.returncode == 2, words
         self.check(target)
+        return met
 
-    def killed_at(self, target: Path, place: str) -> None:
+    def killed_at(self, target: Path, place: str, draw: random.Random) -> int:
         """Die just before, or just after, some call of one function."""
+        met = 0
         for what in ("die", "die-after"):
-            process = self.start(
-                target, f"{place}:{what}:{self.random.randint(0, 3 if place in ('commit', 'claim') else self.images // 4)}"
-            )
+            process = self.start(target, f"{place}:{what}:{draw.randint(0, 3 if place in ('commit', 'claim') else self.images // 4)}")
             process.communicate(timeout=240)
-            self.disturbances += process.returncode == -signal.SIGKILL
+            met += process.returncode == -signal.SIGKILL
         self.finish(target)
+        return met
 
-    def failing(self, target: Path, place: str, what: str) -> None:
+    def failing(self, target: Path, place: str, what: str, draw: random.Random) -> int:
         """An injected fault costs one image at most, and the same command mends it."""
-        process = self.start(target, f"{place}:{what}:{self.random.randint(0, self.images // 2)}")
+        process = self.start(target, f"{place}:{what}:{draw.randint(0, self.images // 2)}")
         words, _ = process.communicate(timeout=240)
         assert process.returncode in (2, 5), (process.returncode, words)
-        self.disturbances += 1
         if process.returncode == 2:
             found = json.loads(words)
             assert found["inputs"] == found["done"] + found["skipped"] + found["quarantined"]
         if place == "decode":  # what a decoder takes for damage is not tried again of itself
-            for path in self.inputs.rglob("*.png"):
-                path.touch()
-        self.finish(target)
+            self.finish(target, "retry")
+        else:
+            self.finish(target)
+        return 1
 
 
-def soak(folder: Path, *, runs: int, others: int, images: int, seed: int = 1) -> dict[str, object]:
-    """Kill ``runs`` runs, disturb ``others`` in each other way; return the record. Raises AssertionError where anything is not as it must be."""
+def soak(folder: Path, *, runs: int, others: int, images: int, seed: int = 1, jobs: int = 1) -> dict[str, object]:
+    """Kill ``runs`` runs, disturb ``others`` in each other way, ``jobs`` of them at a time; return the record.
+
+    Raises:
+        AssertionError: anything is not as it must be.
+    """
     begun = time.monotonic()
-    soaked = Soak(folder, images, seed)
+    soaked = Soak(folder, images)
     record: dict[str, object] = {"images": images, "seed": seed, "undisturbed_seconds": round(soaked.seconds, 2), "ways": {}}
-    ways = {
-        "SIGKILL at random moments, one to five times": lambda target, n: soaked.signalled(target, signal.SIGKILL),
-        "SIGTERM at random moments, one to five times": lambda target, n: soaked.signalled(target, signal.SIGTERM),
-        "two processes on one folder, one or both killed": lambda target, n: soaked.shared(target),
-        "killed before and after a call of each stage": lambda target, n: soaked.killed_at(target, list(PLACES)[n % len(PLACES)]),
-        "an injected fault of each stage": lambda target, n: soaked.failing(target, list(PLACES)[n % 6], "raise"),
-        "a full disk": lambda target, n: soaked.failing(target, "write", "full"),
+    ways: dict[str, Callable[[Path, int, random.Random], int]] = {
+        "SIGKILL at random moments, one to five times": lambda target, n, draw: soaked.signalled(target, signal.SIGKILL, draw),
+        "SIGTERM at random moments, one to five times": lambda target, n, draw: soaked.signalled(target, signal.SIGTERM, draw),
+        "two processes on one folder, one or both killed": lambda target, n, draw: soaked.shared(target, draw),
+        "killed before and after a call of each stage": lambda target, n, draw: soaked.killed_at(
+            target, list(PLACES)[n % len(PLACES)], draw
+        ),
+        "an injected fault of each stage": lambda target, n, draw: soaked.failing(target, list(PLACES)[n % 6], "raise", draw),
+        "a full disk": lambda target, n, draw: soaked.failing(target, "write", "full", draw),
     }
     counts: dict[str, object] = {}
     for name, way in ways.items():
-        before = soaked.disturbances
-        count = others if counts else runs
-        for number in range(count):
+
+        def once(number: int, name: str = name, way: Callable[[Path, int, random.Random], int] = way) -> int:
             target = folder / f"{len(counts)}-{number}"
-            way(target, number)
+            met = way(target, number, random.Random(f"{seed} {name} {number}"))
             subprocess.run(["rm", "-rf", str(target)], check=True)
-        counts[name] = {"runs": count, "identical_trees": count, "disturbances": soaked.disturbances - before}
+            return met
+
+        count = others if counts else runs
+        with ThreadPoolExecutor(jobs) as pool:
+            met = sum(pool.map(once, range(count)))
+        counts[name] = {"runs": count, "identical_trees": count, "disturbances": met}
     record["ways"] = counts
     record["seconds"] = round(time.monotonic() - begun, 1)
     return record

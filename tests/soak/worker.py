@@ -2,6 +2,7 @@
 
 ``python -m tests.soak.worker INPUT OUTPUT [FAULT]``, FAULT being ``NAME:WHAT:N``: at the N-th call of the function NAME of
 :data:`PLACES`, WHAT happens: ``die`` (SIGKILL before the call), ``die-after``, ``raise``, or ``full`` (no space left on the disk).
+``retry`` in place of a fault: what was quarantined is tried again.
 """
 
 from __future__ import annotations
@@ -71,9 +72,10 @@ def inject(fault: str) -> None:
 
 def main(source: str, target: str, fault: str = "") -> int:
     """Run, and print the summary."""
-    if fault:
+    retry = fault == "retry"
+    if fault and not retry:
         inject(fault)
-    options = RunOptions(keep_suffix=True)
+    options = RunOptions(keep_suffix=True, retry=retry)
     masks = MaskOptions(("se", "mask"), threshold=50, color="random")
     with run_shown(target, options, quiet=True) as shown:
         summary = segment_files([Path(source)], target, masks=masks, options=options, watch=shown.watch, backend=SlowBackend(16))
