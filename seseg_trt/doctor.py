@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib import import_module, metadata
 
 from . import cache
+from .backends.onnxruntime import WRONG_ON_CPU
 from .errors import DeviceError, ModelError
 
 
@@ -57,7 +58,7 @@ def diagnose() -> list[Chain]:
     gpu = _gpu()
     return [
         Chain("CPU lane, backend openvino", (_openvino(), _module("PIL", "pillow", "pip install pillow"))),
-        Chain("CPU lane, backend onnxruntime", (_onnxruntime(),)),
+        Chain("CPU lane, backend onnxruntime", (_onnxruntime(), Check("graphs", True, f"not {WRONG_ON_CPU}"))),
         Chain("decoder dali on the CPU", _dali()),
         Chain("GPU lane, backend tensorrt", (*gpu, _pycuda(), *_dali(), _tensorrt("tensorrt", "pip install 'seseg_trt[gpu]'"))),
         Chain("GPU lane, backend rtx", (*gpu, _pycuda(), *_dali(), _tensorrt("tensorrt_rtx_bindings", "pip install 'seseg_trt[rtx]'"))),

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 CPU_PROVIDER, CUDA_PROVIDER, TENSORRT_PROVIDER = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
+WRONG_ON_CPU = "FP8 graphs and INT8 graphs whose rest is FP16"
+"""What ONNX Runtime's CPU kernels (1.32) take without a word and answer with wrong masks."""
+
+
 class ONNXRuntimeBackend:
     """A graph in an ONNX Runtime session.
 
@@ -28,6 +32,7 @@ class ONNXRuntimeBackend:
 
     Raises:
         DeviceError: ONNX Runtime or the provider is not there. It never falls back to another provider.
+        ModelError: the graph is damaged, or one that would get wrong masks here (:data:`WRONG_ON_CPU`).
     """
 
     name = "onnxruntime"
@@ -42,6 +47,11 @@ class ONNXRuntimeBackend:
         threads: int | None = None,
         float_output: bool = False,
     ) -> None:
+        if device == "cpu" and (artifact.precision == "fp8" or (artifact.precision == "int8" and artifact.metadata.get("rest") == "fp16")):
+            raise ModelError(
+                f"{artifact.path} is for GPUs: ONNX Runtime's CPU kernels give wrong masks for {WRONG_ON_CPU}",
+                "try --backend openvino, or make an INT8 graph with engine/recipes/int8.toml",
+            )
         ort = _import()
         self.device = device
         self.input_size = artifact.input_size

@@ -119,6 +119,21 @@ def test_cpu_runtimes_take_int8(name: str, backend: Any, graphs: dict[str, Any],
     assert 0 < np.mean(errors) < 0.05
 
 
+@pytest.mark.parametrize("name", ["int8-fp16", "fp8"])
+def test_what_gets_wrong_masks_from_a_runtime_is_refused_there(name: str, graphs: dict[str, Any], tmp_path: Path) -> None:
+    import onnx
+
+    from seseg_trt.artifact import load_artifact
+    from seseg_trt.backends.select import create_backend
+
+    onnx.save(graphs[name], str(tmp_path / "model.onnx"))
+    artifact = load_artifact(tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="wrong masks") as refused:
+        create_backend(artifact, backend="onnxruntime", device="cpu")
+    assert "--backend openvino" in str(refused.value)
+    create_backend(artifact, backend="openvino", device="cpu", threads=1).close()
+
+
 def test_weights_have_a_step_a_channel_and_biases_none(graphs: dict[str, Any], fixture: Any) -> None:
     from onnx import numpy_helper
 

@@ -16,6 +16,7 @@ from seseg_trt.doctor import Chain, Check
 def test_the_cpu_lane_runs_here() -> None:
     chains = {chain.name: chain for chain in doctor.diagnose()}
     assert chains["CPU lane, backend openvino"].ok
+    assert "FP8" in chains["CPU lane, backend onnxruntime"].checks[-1].detail
 
 
 def test_the_first_broken_link_is_named() -> None:
