@@ -1,10 +1,11 @@
-"""``python -m tests.soak [RUNS]``: the whole soak; its record goes to benchmarks/results/soak.json."""
+"""``python -m tests.soak [RUNS]``: the whole soak; its record goes to benchmarks/results/soak.json, what is done so far after each part."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,15 +15,29 @@ from tests.soak.memory import MIB, large_image, many_images
 from tests.soak.soak import soak
 from tests.soak.test_mutated import run_over_mutated
 
+ROOT = Path(__file__).parents[2]
+TARGET = ROOT / "benchmarks" / "results" / "soak.json"
+
 runs = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT, check=False).stdout.strip()
+whole: dict[str, object] = {
+    "date": time.strftime("%Y-%m-%d"),
+    "commit": commit or "unknown",
+    "machine": f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}",
+}
+
+
+def keep(name: str, part: dict[str, object]) -> None:
+    """Write what is done so far."""
+    whole[name] = part
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+
+
 with tempfile.TemporaryDirectory() as folder:
     top = Path(folder)
-    record = soak(top / "runs", runs=runs, others=runs, images=300, jobs=os.cpu_count() or 1)
-    record["mutated files"] = run_over_mutated(top / "mutated", 50 * runs, seed=12)
-    record["memory"] = {**many_images(top / "many", 500, 20_000), **large_image(top / "large", 10_000, 2048 * MIB)}
-record["date"] = time.strftime("%Y-%m-%d")
-record["machine"] = f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-target = Path(__file__).parents[2] / "benchmarks" / "results" / "soak.json"
-target.parent.mkdir(parents=True, exist_ok=True)
-target.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-sys.stdout.write(json.dumps(record, indent=1) + "\n")
+    keep("mutated files", dict(run_over_mutated(top / "mutated", 50 * runs, seed=12)))
+    keep("memory", {**many_images(top / "many", 500, 20_000), **large_image(top / "large", 10_000, 2048 * MIB)})
+    jobs = (os.cpu_count() or 1) + 1
+    soak(top / "runs", runs=runs, others=runs, images=300, jobs=jobs, keep=lambda record: keep("disturbed runs", record))
+sys.stdout.write(json.dumps(whole, indent=1) + "\n")

@@ -126,8 +126,17 @@ class Soak:
         return 1
 
 
-def soak(folder: Path, *, runs: int, others: int, images: int, seed: int = 1, jobs: int = 1) -> dict[str, object]:
-    """Kill ``runs`` runs, disturb ``others`` in each other way, ``jobs`` of them at a time; return the record.
+def soak(
+    folder: Path,
+    *,
+    runs: int,
+    others: int,
+    images: int,
+    seed: int = 1,
+    jobs: int = 1,
+    keep: Callable[[dict[str, object]], None] = lambda record: None,
+) -> dict[str, object]:
+    """Kill ``runs`` runs, disturb ``others`` in each other way, ``jobs`` of them at a time; return the record, and ``keep`` it after each way.
 
     Raises:
         AssertionError: anything is not as it must be.
@@ -158,6 +167,6 @@ def soak(folder: Path, *, runs: int, others: int, images: int, seed: int = 1, jo
         with ThreadPoolExecutor(jobs) as pool:
             met = sum(pool.map(once, range(count)))
         counts[name] = {"runs": count, "identical_trees": count, "disturbances": met}
-    record["ways"] = counts
-    record["seconds"] = round(time.monotonic() - begun, 1)
+        record |= {"ways": counts, "seconds": round(time.monotonic() - begun, 1)}
+        keep(record)
     return record
