@@ -18,8 +18,7 @@ from seseg_trt.errors import UsageError
 
 PRODUCTS = ("Conv", "ConvTranspose")
 LEAST_SIDE = 16
-"""On a map of 8 x 8 the fewer multiplications saved no time in OpenVINO (there the weights' way from memory is what takes long, and a
-transposed kernel has more of them), while the first of the decoder's convolutions, the widest, brings most of the rounding."""
+"""On a map of 8 x 8 the fewer multiplications saved no time in OpenVINO by the medians, and brought most of the rounding: docs/precision.md."""
 
 
 def rewrite(model: Any, names: tuple[str, ...] | list[str]) -> Any:
