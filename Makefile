@@ -14,8 +14,8 @@ ALL_EXTRAS := dev,engine,dali,rtx,ort,scale,nvrtc,servers
 help:
 	@sed -n 's/^# //p' Makefile
 
-# A stamp for each set of extras: pip runs again only when pyproject.toml or the set changes.
-$(VENV)/.installed-%: pyproject.toml
+# A stamp for each set of extras: pip runs again only when pyproject.toml, what is compiled or the set changes.
+$(VENV)/.installed-%: pyproject.toml $(wildcard seseg_trt/native/*.cpp seseg_trt/native/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(if $(filter core,$*),,[$*])'
 	touch $@

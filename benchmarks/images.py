@@ -53,7 +53,7 @@ SETS = {
     s.name: s
     for s in (
         ImageSet("512x512", ((512, 512),), 24, seed=1),
-        ImageSet("1280x960", ((1280, 960),), 24, seed=2),
+        ImageSet("1280x960", ((1280, 960),), 48, seed=2),
         ImageSet("1280x960-many", ((1280, 960),), 2048, seed=2, unique=64),
         ImageSet("4000x3000", ((4000, 3000),), 8, seed=3, unique=4),
         ImageSet("mixed", MIXED, 24, seed=4),

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable
 from importlib import import_module, metadata
 
-from . import cache
+from . import cache, native
 from .backends.onnxruntime import WRONG_ON_CPU
 from .errors import DeviceError, ModelError
 
@@ -58,6 +58,7 @@ def diagnose() -> list[Chain]:
     gpu = _gpu()
     return [
         Chain("CPU lane, backend openvino", (_openvino(), _module("PIL", "pillow", "pip install pillow"))),
+        Chain("compiled code for pixels on the host (all works without it, more slowly)", (_native(),)),
         Chain("CPU lane, backend onnxruntime", (_onnxruntime(), Check("graphs", True, f"not {WRONG_ON_CPU}"))),
         Chain("decoder dali on the CPU", _dali()),
         Chain("GPU lane, backend tensorrt", (*gpu, _pycuda(), *_dali(), _tensorrt("tensorrt", "pip install 'seseg_trt[gpu]'"))),
@@ -115,6 +116,13 @@ def _openvino() -> Check:
 
     check = _module("openvino", "openvino", "pip install openvino")
     return _guarded("openvino", look) if check.ok else check
+
+
+def _native() -> Check:
+    if native.MODULE is None:
+        mend = "install a C++17 compiler (apt install g++, and Python's headers), then install seseg_trt again"
+        return Check("seseg_trt._native", False, "it was not built", mend)
+    return Check("seseg_trt._native", True, "built")
 
 
 def _onnxruntime() -> Check:

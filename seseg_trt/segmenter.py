@@ -137,7 +137,8 @@ class Segmenter:
         Raises:
             UsageError: an image is not uint8 [H, W, 3], or the threshold is not within 0 to 100.
         """
-        from .masks.reference import apply_threshold, resize_map
+        from .masks.host import resize_map
+        from .masks.reference import apply_threshold
 
         options = MaskOptions(("mask",), threshold=threshold)  # checks it
         if _on_device(images):
@@ -167,15 +168,12 @@ class Segmenter:
         options = options or MaskOptions()
         if _on_device(images):
             return self._device_segmenter().composite(images, options, stream)
-        from PIL import Image as PILImage
-
-        from .masks import reference
+        from .masks import host
 
         checked = _check(images)
         results: list[dict[OutputKind, Image]] = []
         for index, (image, mask) in enumerate(zip(checked, self.masks(checked, options.threshold), strict=True)):
-            picture = PILImage.fromarray(image)
-            results.append({kind: reference.composite(picture, mask, kind, options, str(index).encode()) for kind in options.outputs})
+            results.append({kind: host.composite(image, mask, kind, options, str(index).encode()) for kind in options.outputs})
         return results
 
     def _device_segmenter(self) -> DeviceSegmenter:

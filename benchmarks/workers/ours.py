@@ -169,7 +169,9 @@ def _on_device(backend: Any, images: Any) -> tuple[Callable[[], object], Callabl
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    from seseg_trt import native
+
+    versions = {"python": platform.python_version(), "compiled code": "absent" if native.MODULE is None else "built"}
     for name in LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)

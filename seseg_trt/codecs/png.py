@@ -1,12 +1,10 @@
 """A fast, exact PNG writer: 8-bit greyscale and RGB.
 
 Every row has PNG's filter "Up" (the difference from the row above): on masks it is the smallest, on photographs it is within
-3% of "Sub", and over the flat mask colour it leaves zeros. "Average" makes photographs 5 to 7% smaller and "Paeth" 8% to 10%,
-but without compiled code they cost 7 and 70 times as much. Deflate is zlib-ng's (``zlib_ng``) with run lengths alone: after the
-filter longer matches are rare, and the file is smaller than with level 1's. Both libraries release the GIL.
-
-ISA-L (``isal``) would take half the time on photographs, but it writes other bytes now and then for the same pixels (about one file in a
-thousand when several threads encode), and a resumed run's files must be those of an undisturbed one.
+3% of "Sub", and over the flat mask colour it leaves zeros. After the filter matches that are no run lengths are rare, so deflate looks for
+run lengths alone: in compiled code (:mod:`seseg_trt.native`) where it was built, else in zlib-ng (``zlib_ng``), which takes three to
+five times as long for 1 to 4% fewer bytes, else in zlib. All of them give the interpreter's lock up, and give the same bytes every time.
+(ISA-L's deflate does not: about one file in a thousand differs when several threads encode.)
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from .. import native
 from ..errors import BadImage
 
 try:
@@ -31,7 +30,7 @@ DEFLATE_LEVEL = 1
 COLOR_GREY, COLOR_RGB = 0, 2
 MAX_SIDE = 2**31 - 1
 BAND_BYTES = 1 << 20
-"""How much is filtered and deflated at once, and so about the longest data of a chunk."""
+"""How much zlib is given at once, and about the longest data of a chunk."""
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -54,15 +53,25 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
         raise BadImage("encode_error", f"an image of {width} x {height} pixels can't be a PNG")
     color = COLOR_GREY if pixels.ndim == 2 else COLOR_RGB
     header = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
-    parts = [SIGNATURE, *_chunk(b"IHDR", header)]
+    parts: list[bytes | memoryview] = [SIGNATURE, *_chunk(b"IHDR", header)]
     for piece in _compressed(pixels.reshape(height, -1)):
         parts += _chunk(b"IDAT", piece)
     parts += _chunk(b"IEND", b"")
     return b"".join(parts)
 
 
-def _compressed(rows: npt.NDArray[np.uint8]) -> Iterator[bytes]:
-    """Filter and deflate band by band, in one buffer: no second copy of the image is ever made."""
+def _compressed(rows: npt.NDArray[np.uint8]) -> Iterator[bytes | memoryview]:
+    """Filter and deflate; the data of one chunk after the other."""
+    if native.MODULE is None:
+        yield from _compressed_by_zlib(rows)
+        return
+    stream = memoryview(native.MODULE.compress_rows(np.ascontiguousarray(rows)))
+    for start in range(0, len(stream), BAND_BYTES):
+        yield stream[start : start + BAND_BYTES]
+
+
+def _compressed_by_zlib(rows: npt.NDArray[np.uint8]) -> Iterator[bytes]:
+    """Band by band, in one buffer: no second copy of the image is ever made."""
     height, length = rows.shape
     step = max(1, BAND_BYTES // (length + 1))
     filtered = np.empty((min(step, height), length + 1), np.uint8)
@@ -81,7 +90,7 @@ def _compressed(rows: npt.NDArray[np.uint8]) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
+def _chunk(kind: bytes, data: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
     if kind == b"IDAT" and not data:  # the compressor kept all it was given
         return ()
     crc32 = zlib.crc32 if _zlib_ng is None else _zlib_ng.crc32

@@ -10,7 +10,7 @@ import numpy as np
 from ..codecs import pillow
 from ..codecs.png import encode_png
 from ..errors import BadImage
-from ..masks import reference
+from ..masks import host, reference
 from ..masks.measure import measure_mask
 from ..options import DecodeOptions, EncodeOptions, MaskOptions, OutputKind
 from .base import Frame, Measure, Source
@@ -72,12 +72,12 @@ class CPULane:
         for frame in batch:
             assert frame.confidence is not None
             if self._masks.outputs or self._measure:
-                opacity = reference.resize_map(frame.confidence, frame.width, frame.height)
+                opacity = host.resize_map(frame.confidence, frame.width, frame.height)
                 mask = reference.apply_threshold(opacity, self._masks.threshold)
                 if self._measure:
                     frame.measured = measure_mask(opacity, self._masks.threshold, rle=self._measure == "rle")
                 for kind in self._masks.outputs:
-                    frame.rendered[kind] = reference.composite(frame.image, mask, kind, self._masks, frame.identity)
+                    frame.rendered[kind] = host.composite(frame.image, mask, kind, self._masks, frame.identity)
             frame.image = None
 
     def encode(self, batch: Sequence[Frame]) -> list[Mapping[OutputKind, bytes] | BadImage]:

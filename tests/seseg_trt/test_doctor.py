@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seseg_trt import cache, doctor
+from seseg_trt import cache, doctor, native
 from seseg_trt.doctor import Chain, Check
 
 
@@ -17,6 +17,16 @@ def test_the_cpu_lane_runs_here() -> None:
     chains = {chain.name: chain for chain in doctor.diagnose()}
     assert chains["CPU lane, backend openvino"].ok
     assert "FP8" in chains["CPU lane, backend onnxruntime"].checks[-1].detail
+
+
+def test_code_that_was_not_built_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chain() -> Chain:
+        return next(chain for chain in doctor.diagnose() if "compiled code" in chain.name)
+
+    assert chain().ok
+    monkeypatch.setattr(native, "MODULE", None)
+    broken = chain().broken
+    assert broken is not None and "g++" in broken.mend
 
 
 def test_the_first_broken_link_is_named() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from seseg_trt import native
 from seseg_trt.codecs import png
 from seseg_trt.errors import BadImage
 from tests.corpus import scene
@@ -48,24 +49,31 @@ def read(data: bytes) -> np.ndarray:
     return pixels if color == 0 else pixels.reshape(height, width, 3)
 
 
-@pytest.fixture(params=["zlib_ng", "zlib"])
-def deflate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "zlib":
-        monkeypatch.setattr(png, "_zlib_ng", None)
-    else:
-        assert png._zlib_ng is not None, "zlib-ng is a dependency of the core"
-    return str(request.param)
+LIBRARIES = ["native", "zlib_ng", "zlib"]
+
+
+def choose(library: str, patch: pytest.MonkeyPatch) -> None:
+    """Let the writer have this library, and none that it would rather have."""
+    assert native.MODULE is not None and png._zlib_ng is not None, "the one is built by pip, the other a dependency of the core"
+    if library != "native":
+        patch.setattr(native, "MODULE", None)
+    if library == "zlib":
+        patch.setattr(png, "_zlib_ng", None)
+
+
+@pytest.fixture(params=LIBRARIES)
+def deflate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose(request.param, monkeypatch)
 
 
 class TestEncodePng:
-    @pytest.mark.parametrize("with_zlib_ng", [True, False])
+    @pytest.mark.parametrize("library", LIBRARIES)
     @given(st.data())
     @settings(max_examples=80, deadline=None)
-    def test_round_trip(self, with_zlib_ng: bool, data: st.DataObject) -> None:
+    def test_round_trip(self, library: str, data: st.DataObject) -> None:
         pixels = data.draw(hnp.arrays(np.uint8, SHAPES))
         with pytest.MonkeyPatch.context() as patch:
-            if not with_zlib_ng:
-                patch.setattr(png, "_zlib_ng", None)
+            choose(library, patch)
             encoded = png.encode_png(pixels)
         assert np.array_equal(read(encoded), pixels)
         with Image.open(io.BytesIO(encoded)) as image:
@@ -102,13 +110,12 @@ class TestEncodePng:
         assert len([kind for kind, _ in chunks(encoded) if kind == b"IDAT"]) > 2
         assert np.array_equal(read(encoded), pixels)
 
-    def test_both_libraries_compress_alike(self) -> None:
+    def test_all_libraries_compress_alike(self) -> None:
         pixels = scene(400, 300)
         sizes = []
-        for patched in (False, True):
+        for library in LIBRARIES:
             with pytest.MonkeyPatch.context() as patch:
-                if patched:
-                    patch.setattr(png, "_zlib_ng", None)
+                choose(library, patch)
                 sizes.append(len(png.encode_png(pixels)))
         assert max(sizes) < 1.3 * min(sizes) and max(sizes) < pixels.nbytes
 

@@ -1,0 +1,116 @@
+"""The compiled masks against the reference, byte for byte."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from seseg_trt import native
+from seseg_trt.masks import host, reference
+from seseg_trt.options import MaskOptions
+from tests.corpus import scene
+
+
+def random_map(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (256, 256), np.uint8)
+
+
+SIDES = st.one_of(st.integers(1, 40), st.integers(200, 300), st.integers(1, 900))
+
+
+@pytest.fixture(autouse=True)
+def _built() -> None:
+    assert native.MODULE is not None
+
+
+@given(size=st.sampled_from([1, 2, 3, 8, 64, 224, 256]), width=SIDES, height=SIDES, seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=150, deadline=None)
+def test_maps_are_resized_to_the_same_bytes(size: int, width: int, height: int, seed: int) -> None:
+    confidence = np.random.default_rng(seed).integers(0, 256, (size, size), np.uint8)
+    expected = reference.resize_map(confidence, width, height)
+    assert np.array_equal(host.resize_map(confidence, width, height), expected)
+
+
+def test_a_map_need_not_be_contiguous_nor_writeable() -> None:
+    confidence = random_map(3).T
+    confidence.flags.writeable = False
+    assert np.array_equal(host.resize_map(confidence, 300, 200), reference.resize_map(np.ascontiguousarray(confidence), 300, 200))
+
+
+@pytest.mark.parametrize("kind", ["se", "nse"])
+def test_every_blend_there_is(kind: Any) -> None:
+    """All 2^24 triples of pixel, colour and mask: 256 images, a colour each."""
+    levels = np.arange(256, dtype=np.uint8)
+    image = np.repeat(np.broadcast_to(levels[:, np.newaxis], (256, 256))[..., np.newaxis], 3, 2)
+    mask = np.broadcast_to(levels, (256, 256))
+    picture = Image.fromarray(image)
+    for level in range(256):
+        options = MaskOptions(color=(level, 255 - level, level ^ 0x55))
+        expected = reference.composite(picture, mask, kind, options, b"x")
+        assert np.array_equal(host.composite(picture, mask, kind, options, b"x"), expected), level
+
+
+@pytest.mark.parametrize("kind", ["se", "nse", "mask"])
+@pytest.mark.parametrize("color", [(3, 200, 17), "random"])
+@pytest.mark.parametrize("threshold", [None, 40])
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (333, 257), (1023, 2), (1025, 3)])
+def test_outputs_are_the_reference_s(kind: Any, color: Any, threshold: int | None, size: tuple[int, int]) -> None:
+    image = Image.fromarray(scene(*size))
+    mask = reference.apply_threshold(reference.resize_map(random_map(1), *size), threshold)
+    options = MaskOptions(color=color, threshold=threshold, seed=5)
+    expected = reference.composite(image, mask, kind, options, b"a/b.jpg")
+    assert np.array_equal(host.composite(image, mask, kind, options, b"a/b.jpg"), expected)
+    assert np.array_equal(host.composite(np.asarray(image), mask, kind, options, b"a/b.jpg"), expected)
+
+
+def test_an_image_whose_memory_is_in_pieces() -> None:
+    size = 3000, 2000  # Pillow's pieces have 16 MiB
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), np.uint8))
+    mask = host.resize_map(random_map(2), *size)
+    with pytest.raises(ValueError, match="contiguous"):
+        image.__arrow_c_array__()
+    expected = reference.composite(image, mask, "se", MaskOptions(), b"x")
+    assert np.array_equal(host.composite(image, mask, "se", MaskOptions(), b"x"), expected)
+
+
+def test_a_pillow_that_does_not_lend_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_memory", lambda image: None)
+    image, mask = Image.fromarray(scene(333, 211)), host.resize_map(random_map(2), 333, 211)
+    expected = reference.composite(image, mask, "nse", MaskOptions(), b"x")
+    assert np.array_equal(host.composite(image, mask, "nse", MaskOptions(), b"x"), expected)
+
+
+def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "MODULE", None)
+    image = Image.fromarray(scene(70, 50))
+    mask = host.resize_map(random_map(2), 70, 50)
+    assert np.array_equal(mask, reference.resize_map(random_map(2), 70, 50))
+    expected = reference.composite(image, mask, "se", MaskOptions(), b"x")
+    assert np.array_equal(host.composite(image, mask, "se", MaskOptions(), b"x"), expected)
+    assert np.array_equal(host.composite(np.asarray(image), mask, "se", MaskOptions(), b"x"), expected)
+
+
+def test_an_image_of_another_size_or_memory_is_refused() -> None:
+    assert native.MODULE is not None
+    mask, result = np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3), np.uint8)
+    with pytest.raises(ValueError, match="the mask is"):
+        host.composite(Image.new("RGB", (4, 5)), mask, "se", MaskOptions(), b"x")
+    with pytest.raises(ValueError, match="4 bytes a pixel"):
+        native.MODULE.cover(Image.new("L", (5, 4)).__arrow_c_array__()[1], mask, (0, 0, 0), True, result)
+    with pytest.raises(ValueError, match="4 bytes a pixel"):
+        native.MODULE.cover(Image.new("RGB", (4, 4)).__arrow_c_array__()[1], mask, (0, 0, 0), True, result)
+    with pytest.raises(ValueError, match="the image is not"):
+        native.MODULE.cover(np.zeros((4, 4, 3), np.uint8), mask, (0, 0, 0), True, result)
+    with pytest.raises(ValueError, match="the result not"):
+        native.MODULE.cover(result, mask, (0, 0, 0), True, np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises((ValueError, BufferError)):
+        frozen = np.zeros((4, 5, 3), np.uint8)
+        frozen.flags.writeable = False
+        native.MODULE.cover(result, mask, (0, 0, 0), True, frozen)
+    with pytest.raises(ValueError, match="map is not"):
+        native.MODULE.resize_map(np.zeros((4, 5), np.uint8), mask)
