@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 import tarfile
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from seseg_trt import Summary
 
 
 def picture(seed: int = 0, width: int = 24, height: int = 18, file_format: str = "PNG") -> bytes:
@@ -42,6 +45,17 @@ def tree(folder: Path) -> dict[str, bytes]:
             path = os.path.join(top, name)
             found[os.path.relpath(path, folder)] = Path(path).read_bytes()
     return found
+
+
+def counts(summary: Summary) -> tuple[int, int, int, int]:
+    """Return how many inputs were done, skipped, quarantined and left."""
+    return summary.done, summary.skipped, summary.quarantined, summary.left
+
+
+def records(target: Path) -> dict[str, str]:
+    """Return the reason of each quarantined input by its path."""
+    lines = (target / ".seseg" / "quarantine.jsonl").read_text(encoding="ascii").splitlines()
+    return {record["path"]: record["reason"] for record in map(json.loads, lines)}
 
 
 def _lacks_scale() -> bool:

@@ -21,7 +21,7 @@ from seseg_trt.options import DecodeOptions, EncodeOptions
 from seseg_trt.run import output, sources, stream
 from seseg_trt.run.journal import Journal
 from tests.corpus import make_corpus
-from tests.runs import make_inputs, picture, tree
+from tests.runs import counts, make_inputs, picture, records, tree
 
 ALL = MaskOptions(("se", "nse", "mask"), threshold=50)
 
@@ -31,15 +31,6 @@ def run(inputs: Path, target: Path, masks: MaskOptions = ALL, **options: Any) ->
     summary = segment_files([inputs], target, masks=masks, options=RunOptions(**options), backend=FakeBackend(16), **arguments)
     assert summary.inputs == summary.done + summary.skipped + summary.quarantined + summary.left
     return summary
-
-
-def counts(summary: Summary) -> tuple[int, int, int, int]:
-    return summary.done, summary.skipped, summary.quarantined, summary.left
-
-
-def records(target: Path) -> dict[str, str]:
-    lines = (target / ".seseg" / "quarantine.jsonl").read_text(encoding="ascii").splitlines()
-    return {record["path"]: record["reason"] for record in map(json.loads, lines)}
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from seseg_trt.run import shards, stream
 from seseg_trt.run.archive import Index, read_index
 from seseg_trt.run.names import expand_range, tar_name, tar_number
 from seseg_trt.run.plan import Naming, WorkPlan, make_plan
-from tests.runs import make_inputs, make_tar, picture, tree
+from tests.runs import counts, make_inputs, make_tar, picture, records, tree
 
 MASKS = MaskOptions(("se", "mask"), threshold=50)
 
@@ -31,15 +31,6 @@ def run(source: object, target: Path, masks: MaskOptions = MASKS, **options: Any
     summary = segment_files(sources, target, masks=masks, options=RunOptions(**options), watch=watch, backend=FakeBackend(16))
     assert summary.inputs == summary.done + summary.skipped + summary.quarantined + summary.left
     return summary
-
-
-def counts(summary: Summary) -> tuple[int, int, int, int]:
-    return summary.done, summary.skipped, summary.quarantined, summary.left
-
-
-def records(target: Path) -> dict[str, str]:
-    lines = (target / ".seseg" / "quarantine.jsonl").read_text(encoding="ascii").splitlines()
-    return {record["path"]: record["reason"] for record in map(json.loads, lines)}
 
 
 def index(data: bytes) -> Index:
