@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import os
 import shutil
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,7 @@ class Contestant:
     loaded: dict[str, Any]
     samples: list[float] = dataclasses.field(default_factory=list)
     last: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stage_seconds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     failed: str | None = None
 
 
@@ -181,6 +183,8 @@ def _round(contestant: Contestant, settings: Settings, warm_up: bool = False) ->
     if warm_up:
         return
     contestant.last = answer
+    for stage, seconds in answer.get("stage_seconds", {}).items():
+        contestant.stage_seconds.setdefault(stage, []).append(seconds)
     contestant.samples.append(answer["work"] / answer["seconds"] if "work" in answer else answer["seconds"] / answer["count"])
 
 
@@ -218,9 +222,11 @@ def _record(contestant: Contestant, entry: dict[str, Any], shared: dict[str, Any
         "peak_rss": last["peak_rss"],
         "load_seconds": round(contestant.loaded["seconds"], 2),
     }
-    for key in ("bytes_out", "quarantined", "stages", "stage_seconds", "threads"):
+    for key in ("bytes_out", "quarantined", "stages", "threads"):
         if key in last:
             facts[key] = last[key]
+    if contestant.stage_seconds:
+        facts["stage_seconds"] = {stage: statistics.median(seconds) for stage, seconds in contestant.stage_seconds.items()}
     if contestant.images is not None:
         facts["images"] = {"set": contestant.images.name, **contestant.images.facts}
     if contestant.model.facts:

@@ -60,9 +60,13 @@ def _machine(contests: Contests) -> list[str]:
 
 
 def _load(contests: Contests) -> str:
-    """Say how busy the machine was with other things: a load over the cores' number means that all contestants had to share it."""
-    loads = [float(records[0].clock["load_before"]) for records in contests.values() if "load_before" in records[0].clock]
-    return f"the load when the runs began was {min(loads):.1f} to {max(loads):.1f}" if loads else "the load was not recorded"
+    """Say how busy the machine was with other things: a load over the cores' number, or time that its hypervisor took away, means that all
+    contestants had to share it."""
+    clocks = [records[0].clock for records in contests.values()]
+    loads = [float(clock["load_before"]) for clock in clocks if "load_before" in clock]
+    stolen = [float(clock["stolen_share"]) for clock in clocks if clock.get("stolen_share") is not None]
+    said = f"the load when the runs began was {min(loads):.1f} to {max(loads):.1f}" if loads else "the load was not recorded"
+    return said + (f"; of the time the hypervisor took away {min(stolen):.0%} to {max(stolen):.0%}" if stolen else "")
 
 
 def _images(record: Record) -> str:
