@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from .. import native
 from ..errors import SesegError, StoppedError
 from .pipeline import StageReport
 
@@ -18,6 +19,11 @@ ADVICE = {
     "encode": "--output_type mask, or --format jpg, would widen it",
     "write": "a faster disk for the outputs would widen it",
 }
+NOT_BUILT = "; so would seseg_trt's compiled code, which was not built here (`seseg-trt doctor`)"
+
+
+def _advice(stage: str) -> str:
+    return ADVICE.get(stage, "") + (NOT_BUILT if stage in ("composite", "encode") and native.MODULE is None else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +141,7 @@ class Summary:
         ]
         if self.bottleneck:
             rates = ", ".join(f"{stage.name} {stage.rate:.0f}/s" for stage in self.stages if stage.jobs)
-            lines.append(f"each stage alone: {rates}; the bottleneck is {self.bottleneck}: {ADVICE.get(self.bottleneck, '')}")
+            lines.append(f"each stage alone: {rates}; the bottleneck is {self.bottleneck}: {_advice(self.bottleneck)}")
         if self.quarantined:
             lines.append(f"quarantined inputs and the reasons: {self.state_dir / 'quarantine.jsonl'}")
         if self.unpacked:

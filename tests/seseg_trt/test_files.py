@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from seseg_trt import FakeBackend, MaskOptions, RunOptions, StoppedError, Summary, UsageError, Watch, segment_files
+from seseg_trt import FakeBackend, MaskOptions, RunOptions, StoppedError, Summary, UsageError, Watch, native, segment_files
 from seseg_trt.codecs import pillow
 from seseg_trt.files import retry_files
 from seseg_trt.lanes.cpu import CPULane
@@ -400,6 +400,20 @@ def test_the_summary_names_the_stage_that_holds_the_others_up(inputs: Path, tmp_
     assert [*stages] == ["read", "decode", "infer", "composite", "encode", "write"] and stages["write"].jobs == 12
     assert any("bottleneck is infer" in line for line in summary.lines())
     json.dumps(summary.as_dict())
+
+
+def test_a_slow_encoder_is_told_of_the_code_that_was_not_built(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+
+    def slow(self: CPULane, frame: Any, real: Any = CPULane._encode) -> Any:
+        gate.wait(0.05)
+        return real(self, frame)
+
+    monkeypatch.setattr(CPULane, "_encode", slow)
+    summary = run(inputs, tmp_path / "out")
+    assert summary.bottleneck == "encode" and not any("not built" in line for line in summary.lines())
+    monkeypatch.setattr(native, "MODULE", None)
+    assert any("not built" in line for line in summary.lines())
 
 
 class Journal_:
