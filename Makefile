@@ -15,7 +15,7 @@ help:
 	@sed -n 's/^# //p' Makefile
 
 # A stamp for each set of extras: pip runs again only when pyproject.toml, what is compiled or the set changes.
-$(VENV)/.installed-%: pyproject.toml $(wildcard seseg_trt/native/*.cpp seseg_trt/native/*.h)
+$(VENV)/.installed-%: pyproject.toml $(wildcard seseg_trt/native/*.cpp seseg_trt/native/*.h) seseg_trt/masks/compositing.h
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(if $(filter core,$*),,[$*])'
 	touch $@

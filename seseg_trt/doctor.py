@@ -121,7 +121,7 @@ def _openvino() -> Check:
 def _native() -> Check:
     if native.MODULE is None:
         mend = "install a C++17 compiler (apt install g++, and Python's headers), then install seseg_trt again"
-        return Check("seseg_trt._native", False, "it was not built", mend)
+        return Check("seseg_trt._native", False, f"it was not built, or can't be loaded: {native.FAILURE}", mend)
     return Check("seseg_trt._native", True, "built")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,18 +36,39 @@ def composite(image: Image.Image | Pixels, mask: Pixels, kind: OutputKind, optio
     if isinstance(image, np.ndarray):
         native.MODULE.cover(np.ascontiguousarray(image), mask, options.color, kind == "se", result)
         return result
-    whole = _memory(image)
-    if whole is not None:
-        native.MODULE.cover(whole, mask, options.color, kind == "se", result)
+    if _cover_memory(image, mask, kind, options, result):
         return result
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
-        band = image.crop((0, top, image.width, bottom))
-        memory = _memory(band)
-        pixels = np.asarray(band) if memory is None else memory
-        native.MODULE.cover(pixels, mask[top:bottom], options.color, kind == "se", result[top:bottom])
+        band, target = image.crop((0, top, image.width, bottom)), result[top:bottom]
+        if not _cover_memory(band, mask[top:bottom], kind, options, target):
+            native.MODULE.cover(np.asarray(band), mask[top:bottom], options.color, kind == "se", target)
     return result
+
+
+def _cover_memory(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskOptions, result: Pixels) -> bool:
+    """Cover an image that lends its own memory, of 4 bytes a pixel; return whether it could."""
+    assert native.MODULE is not None
+    if not _lends_memory():
+        return False
+    try:
+        memory = image.__arrow_c_array__()[1]
+    except ValueError:  # it is in pieces, as large ones are, or its rows are padded
+        return False
+    try:
+        native.MODULE.cover(memory, mask, options.color, kind == "se", result)
+    except BufferError:  # laid out in another way
+        return False
+    return True
+
+
+@functools.lru_cache(maxsize=1)
+def _lends_memory() -> bool:
+    """Whether Pillow lends an image's memory as it should: 11.2's never let go of it, and 12's lends padded rows as if they were not."""
+    import PIL
+
+    return int(PIL.__version__.partition(".")[0]) >= 13
 
 
 def _picture(image: Image.Image | Pixels) -> Image.Image:
@@ -55,12 +77,3 @@ def _picture(image: Image.Image | Pixels) -> Image.Image:
     from PIL import Image as PILImage
 
     return PILImage.fromarray(image)
-
-
-def _memory(image: Image.Image) -> Any:
-    """Return the capsule that lends an image's own memory, of 4 bytes a pixel; None where it is in pieces, as large ones are, or where
-    Pillow can't lend it (before 11.2)."""
-    try:
-        return image.__arrow_c_array__()[1]
-    except (AttributeError, ValueError):
-        return None

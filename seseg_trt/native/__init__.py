@@ -10,10 +10,13 @@ from __future__ import annotations
 from types import ModuleType
 
 MODULE: ModuleType | None
-"""The extension module, or None where it was not built."""
+"""The extension module, or None where it was not built or can't be loaded."""
+FAILURE = ""
+"""Why there is none, in the loader's words."""
 try:
     from .. import _native
 
     MODULE = _native
-except ImportError:
+except ImportError as error:
     MODULE = None
+    FAILURE = str(error)

@@ -11,6 +11,10 @@ namespace {
 
 constexpr int MAX_SIDE = 0x7fffffff;
 
+// Whether this thread is without the interpreter's lock. Where the process ends meanwhile, Python 3.10 to 3.13 end a daemon thread that asks for
+// the lock by unwinding its stack: destructors then run without it, and may touch no object.
+thread_local bool without_lock = false;
+
 // A buffer, given back at the end of its scope.
 struct Buffer {
     Py_buffer view{};
@@ -33,7 +37,7 @@ struct Buffer {
     }
     std::uint8_t* bytes() const { return static_cast<std::uint8_t*>(view.buf); }
     ~Buffer() {
-        if (held) PyBuffer_Release(&view);
+        if (held && !without_lock) PyBuffer_Release(&view);
     }
 };
 
@@ -41,6 +45,7 @@ struct Buffer {
 template <typename Work>
 bool unlocked(Work work) {
     bool done = true;
+    without_lock = true;
     Py_BEGIN_ALLOW_THREADS
     try {
         work();
@@ -48,6 +53,7 @@ bool unlocked(Work work) {
         done = false;
     }
     Py_END_ALLOW_THREADS
+    without_lock = false;
     if (!done) PyErr_NoMemory();
     return done;
 }
@@ -98,16 +104,16 @@ struct ArrowArray {
     void* private_data;
 };
 
-// Pillow's own memory of an RGB image: a fixed-size list of 4 bytes a pixel. Null, with ValueError set, where it is something else.
+// Pillow's own memory of an RGB image: a fixed-size list of 4 bytes a pixel. Null, with BufferError set, where it is something else.
 const std::uint8_t* arrow_pixels(PyObject* capsule, std::size_t count) {
     const auto* array = static_cast<const ArrowArray*>(PyCapsule_GetPointer(capsule, "arrow_array"));
     if (!array) return nullptr;
-    if (array->release && array->length == static_cast<std::int64_t>(count) && array->offset == 0 && array->n_children == 1) {
+    if (array->release && array->length == static_cast<std::int64_t>(count) && array->offset == 0 && array->n_children == 1 && array->children && array->children[0]) {
         const ArrowArray* bytes = array->children[0];
-        if (bytes->length == static_cast<std::int64_t>(4 * count) && bytes->offset == 0 && bytes->n_buffers == 2)
+        if (bytes->length == static_cast<std::int64_t>(4 * count) && bytes->offset == 0 && bytes->n_buffers == 2 && bytes->buffers[1])
             return static_cast<const std::uint8_t*>(bytes->buffers[1]);
     }
-    PyErr_SetString(PyExc_ValueError, "the image is not one of 4 bytes a pixel, or not as large as its mask");
+    PyErr_SetString(PyExc_BufferError, "the image is not one of 4 bytes a pixel, or not as large as its mask");
     return nullptr;
 }
 

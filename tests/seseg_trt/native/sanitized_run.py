@@ -8,6 +8,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from .content import KINDS, content
 
@@ -37,6 +38,7 @@ def main(path: str) -> None:
             image, result = rng.integers(0, 256, (height, width, 3), np.uint8), np.empty((height, width, 3), np.uint8)
             module.cover(image, mask, (1, 2, 255), True, result)
             module.cover(image, mask, (1, 2, 255), False, result)
+            module.cover(Image.fromarray(image).__arrow_c_array__()[1], mask, (1, 2, 255), True, result)
     print("clean")
 
 
