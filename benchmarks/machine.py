@@ -50,35 +50,42 @@ def gpus() -> list[dict[str, str]]:
     return [dict(zip(fields, (v.strip() for v in line.split(",")), strict=True)) for line in found.splitlines() if line.strip()]
 
 
-def clock_state() -> dict[str, Any]:
-    """Return what the clocks and the load are at this moment.
+def ticks() -> tuple[int, int]:
+    """Return all CPU time since the start, and what a hypervisor gave to others of it, in ticks of all cores together."""
+    found = _ticks()
+    return sum(found), found[7]
 
-    ``steal`` is the share of all CPU time since the start that a hypervisor gave to others; take the difference of two.
-    """
+
+def _ticks() -> list[int]:
+    return [int(t) for t in _read("/proc/stat").split("\n", 1)[0].split()[1:9]] or [0] * 8
+
+
+def clock_state() -> dict[str, Any]:
+    """Return what the clocks and the load are at this moment, and ticks, of which the difference of two states says something."""
     megahertz = [float(m) for m in re.findall(r"cpu MHz\s*:\s*([\d.]+)", _read("/proc/cpuinfo"))]
     governor = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
-    ticks = [int(t) for t in _read("/proc/stat").split("\n", 1)[0].split()[1:9]] or [0] * 8
+    found = _ticks()
     return {
         "mhz": [round(m) for m in megahertz],
         "governor": governor or None,
         "load": round(os.getloadavg()[0], 2),
-        "busy_ticks": sum(ticks) - ticks[3] - ticks[4],
-        "stolen_ticks": ticks[7],
-        "all_ticks": sum(ticks),
+        "busy_ticks": sum(found) - found[3] - found[4],
+        "stolen_ticks": found[7],
+        "all_ticks": sum(found),
         "gpus": [{k: g[k] for k in ("clocks.sm", "clocks.mem", "temperature.gpu")} for g in gpus()] or None,
     }
 
 
 def clock_change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     """Return what a record says of the clocks while it was measured."""
-    ticks = max(1, after["all_ticks"] - before["all_ticks"])
+    elapsed = max(1, after["all_ticks"] - before["all_ticks"])
     return {
         "mhz": after["mhz"],
         "governor": after["governor"],
         "load_before": before["load"],
         "load_after": after["load"],
-        "stolen_share": round((after["stolen_ticks"] - before["stolen_ticks"]) / ticks, 4),
-        "busy_share": round((after["busy_ticks"] - before["busy_ticks"]) / ticks, 4),
+        "stolen_share": round((after["stolen_ticks"] - before["stolen_ticks"]) / elapsed, 4),
+        "busy_share": round((after["busy_ticks"] - before["busy_ticks"]) / elapsed, 4),
         "gpus": after["gpus"],
     }
 

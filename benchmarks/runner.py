@@ -26,6 +26,11 @@ from .records import Record
 SETTLE_SECONDS = 0.3
 """Between two contestants: threads that spin after their work are asleep by then."""
 
+STOLEN_AT_MOST = 0.02
+ATTEMPTS = 3
+"""A full run's measurement in which a hypervisor gave more than 2% of the CPU time to others is made again, twice at most, and the one that was
+disturbed least counts: by what was stolen, never by what was measured. The record has each share, and how many were made again."""
+
 Tell = Callable[[str], None]
 
 
@@ -59,6 +64,8 @@ class Contestant:
     loaded: dict[str, Any]
     samples: list[float] = dataclasses.field(default_factory=list)
     last: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stolen: list[float] = dataclasses.field(default_factory=list)
+    retaken: int = 0
     stage_seconds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     failed: str | None = None
 
@@ -169,20 +176,31 @@ def _scratch(settings: Settings) -> Path:
 
 
 def _round(contestant: Contestant, settings: Settings, warm_up: bool = False) -> None:
+    """Measure a contestant once; again where the machine was taken away meanwhile."""
     case = contestant.case
     count = min(2, case.count) if warm_up else case.count
-    with output_folder(settings) as folder:
-        request = _request(contestant, count, folder, warm_up)
-        time.sleep(0 if settings.suite == "tiny" else SETTLE_SECONDS)
-        try:
-            answer = contestant.worker.ask(**request)
-        except WorkerError as error:
-            contestant.failed = str(error)
-            settings.tell(f"failed: {case.name}: {error}")
-            return
+    found: list[tuple[float, dict[str, Any]]] = []
+    for _ in range(ATTEMPTS if settings.suite == "full" and not warm_up else 1):
+        with output_folder(settings) as folder:
+            request = _request(contestant, count, folder, warm_up)
+            time.sleep(0 if settings.suite == "tiny" else SETTLE_SECONDS)
+            before = machine.ticks()
+            try:
+                answer = contestant.worker.ask(**request)
+            except WorkerError as error:
+                contestant.failed = str(error)
+                settings.tell(f"failed: {case.name}: {error}")
+                return
+            after = machine.ticks()
+        found.append(((after[1] - before[1]) / max(1, after[0] - before[0]), answer))
+        if found[-1][0] <= STOLEN_AT_MOST:
+            break
     if warm_up:
         return
+    stolen, answer = min(found, key=lambda one: one[0])
     contestant.last = answer
+    contestant.stolen.append(round(stolen, 4))
+    contestant.retaken += len(found) - 1
     for stage, seconds in answer.get("stage_seconds", {}).items():
         contestant.stage_seconds.setdefault(stage, []).append(seconds)
     contestant.samples.append(answer["work"] / answer["seconds"] if "work" in answer else answer["seconds"] / answer["count"])
@@ -221,6 +239,8 @@ def _record(contestant: Contestant, entry: dict[str, Any], shared: dict[str, Any
         "cpu_seconds": round(last["cpu_seconds"], 3),
         "peak_rss": last["peak_rss"],
         "load_seconds": round(contestant.loaded["seconds"], 2),
+        "stolen": contestant.stolen,
+        "retaken": contestant.retaken,
     }
     for key in ("bytes_out", "quarantined", "stages", "threads"):
         if key in last:

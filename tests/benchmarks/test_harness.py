@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -138,6 +139,24 @@ def test_a_contest_gives_a_record_for_every_case(settings: Settings, tmp_path: P
     assert absent.absent == "trtexec is not installed"
     assert records.read(records.write(found, tmp_path)) == found
     assert not list((settings.cache / "outputs").iterdir())  # what was written is removed again
+
+
+def test_what_was_measured_while_the_machine_was_taken_away_is_measured_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = []
+
+    def asked(self: Worker, do: str, real: Any = Worker.ask, **fields: Any) -> Any:
+        answers.append(real(self, do, **fields))
+        return answers[-1]
+
+    states = iter([(0, 0), (1, 1), *[(100, 0), (200, 50)], *[(200, 50), (300, 60)], *[(300, 60), (400, 90)], *[(400, 90), (500, 91)]])
+    monkeypatch.setattr(runner.machine, "ticks", lambda: next(states))
+    monkeypatch.setattr(Worker, "ask", asked)
+    contest = Contest("some", "some", (Case("openblas", "limit", "f32-256", network=""),), {"full": 2})
+    (record,) = runner.run_contest(contest, dataclasses.replace(settings, suite="full"), "20260101T000000Z-0000000")
+    assert record.facts["stolen"] == [0.1, 0.01] and record.facts["retaken"] == 2
+    _, _, *rounds = answers  # without loading and the warm-up
+    rates = [answer["work"] / answer["seconds"] for answer in rounds]
+    assert record.samples == pytest.approx((rates[1], rates[3]), rel=1e-5)
 
 
 def test_the_demonstration_network_runs_and_its_work_is_counted(settings: Settings) -> None:
