@@ -1,4 +1,4 @@
-"""Runs a contest: every contestant in a process of its own, warmed up, then one round each in turn, A B A B, until all rounds are done."""
+"""Runs a contest: every contestant in a process of its own, warmed up, then one round each in turn, A B and B A."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def run_contest(contest: Contest, settings: Settings, run: str) -> list[Record]:
             _round(contestant, settings, warm_up=True)
         for number in range(contest.rounds[settings.suite]):
             settings.tell(f"{contest.name}: round {number + 1} of {contest.rounds[settings.suite]}")
-            for contestant in contestants:
+            # every second round the other way about, since what was measured before a case warms the processor for it
+            for contestant in contestants if number % 2 == 0 else contestants[::-1]:
                 if contestant.failed is None:
                     _round(contestant, settings)
         shared = {"images": agreement.measure(contestants, settings)} if contest.agreement else {}
