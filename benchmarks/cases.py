@@ -1,6 +1,6 @@
 """The cases, as data. To add one, add it to a contest: nothing else knows their number.
 
-A case is one contestant at one thing. A contest is what is measured interleaved, A B A B, in one run, so that its cases can be
+A case is one contestant at one thing. A contest is what is measured interleaved, round by round, in one run, so that its cases can be
 compared. Two figures are never mixed: ``engine`` is the network alone, its inputs resident in the memory it runs from;
 ``end_to_end`` is from encoded bytes on the disk to results committed under their names.
 """
@@ -58,7 +58,7 @@ class Contest:
 
     Attributes:
         name, title: for the records and for people.
-        cases: in the order in which each round runs them.
+        cases: in the order in which a round runs them; every second round turns it round.
         rounds: for each suite that has it, how many.
         device: ``cpu``, or ``gpu``: run only where there is one.
         quick: the cases of the quick suite, which has half as many images of each; None: all.

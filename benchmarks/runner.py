@@ -95,7 +95,7 @@ def run_contest(contest: Contest, settings: Settings, run: str) -> list[Record]:
             _round(contestant, settings, warm_up=True)
         for number in range(contest.rounds[settings.suite]):
             settings.tell(f"{contest.name}: round {number + 1} of {contest.rounds[settings.suite]}")
-            # every second round the other way about, since what was measured before a case warms the processor for it
+            # every second round the other way about, since what was measured before a case may warm or cool the processor for it
             for contestant in contestants if number % 2 == 0 else contestants[::-1]:
                 if contestant.failed is None:
                     _round(contestant, settings)

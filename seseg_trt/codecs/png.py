@@ -3,8 +3,8 @@
 Every row has PNG's filter "Up" (the difference from the row above): on masks it is the smallest, on photographs it is within
 3% of "Sub", and over the flat mask colour it leaves zeros. After the filter matches that are no run lengths are rare, so deflate looks for
 run lengths alone: in compiled code (:mod:`seseg_trt.native`) where it was built, else in zlib-ng (``zlib_ng``), which takes up to
-five times as long for 1 to 4% fewer bytes, else in zlib. All of them give the interpreter's lock up, and give the same bytes every time.
-(ISA-L's deflate does not: about one file in a thousand differs when several threads encode.)
+five times as long for 3 to 6% fewer bytes, else in zlib. All of them give the interpreter's lock up, and give the same bytes every time.
+(ISA-L's deflate does not: now and then a file differs when several threads encode.)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 It is built where the package is installed and a C++17 compiler is there (``pip install .``). Without it everything works, to the same pixels, with
 Pillow, NumPy and zlib-ng, several times as slowly: see :mod:`seseg_trt.masks.host` and :mod:`seseg_trt.codecs.png`, the only ones that
-use it. All of it gives the interpreter's lock up.
+call it. All of it gives the interpreter's lock up.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from seseg_trt.masks.records import RUN, DeviceImage, Plan
 
 HARNESS = Path(__file__).with_name("kernels_host.cpp")
 STRICT = ("-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-shared", "-fPIC")
-SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 31, 61, 127, 131, 251, 257, 263, 509, 521, 1021, 1031)
 

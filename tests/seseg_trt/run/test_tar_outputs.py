@@ -284,10 +284,8 @@ def test_runs_that_are_killed_at_any_moment_end_in_the_same_tars(tmp_path: Path,
     (tmp_path / "killed").mkdir()
     assert subprocess.run([*command, str(tmp_path / "whole" / pattern)], stdout=subprocess.DEVNULL).returncode == 2
     chance = random.Random(5)
-    for what in (
-        "die",
-        "die-after",
-    ) * 3:  # before or after some rename: there are 226 of outputs in all, and at most 186 of them come before the last kill
+    # Before or after some rename: there are 226 of outputs in all, and at most 186 of them come before the last kill.
+    for what in ("die", "die-after") * 3:
         fault = f"write:{what}:{chance.randint(0, 30)}"
         killed = subprocess.run([*command, str(tmp_path / "killed" / pattern), fault], stdout=subprocess.DEVNULL)
         assert killed.returncode == -signal.SIGKILL
