@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .runner import Contestant, Settings
 
 IMAGES = 6
+IMAGES_QUICK = 2
 THRESHOLD = 50
 
 
@@ -39,7 +40,7 @@ def measure(contestants: Sequence[Contestant], settings: Settings) -> dict[str, 
     found: dict[str, dict[str, Any]] = {}
     measured: dict[int, dict[str, Any]] = {}
     with output_folder(settings) as folder:
-        jpegs = [Path(p) for p in original.images.paths[:IMAGES]]
+        jpegs = [Path(p) for p in original.images.paths[: IMAGES_QUICK if settings.suite == "quick" else IMAGES]]
         pngs = _as_png(jpegs, folder / "png")
         try:
             reference = _masks(original, jpegs, pngs, folder / "original")

@@ -129,7 +129,7 @@ HEADLINE = Contest(
         "original:end_to_end:",
         "seseg_trt:end_to_end:",
         "seseg_trt:engine:",
-        "benchmark_app:engine:latency",
+        "benchmark_app:engine:throughput",
         "openblas:limit:f32-2048",
         "openblas:limit:f32-4096",
         "mkl:limit:f32-2048",
@@ -179,7 +179,7 @@ STARTUP = Contest(
     "startup",
     "start-up and import, each in a fresh process",
     tuple(Case(OURS, "startup", what, network="", count=3) for what in ("python", "import", "help")),
-    {"quick": 5, "full": 7},
+    {"quick": 3, "full": 7},
 )
 
 GPU_BATCH = 128

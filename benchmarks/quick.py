@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 from .cases import OURS
 from .records import Ratio, Record, find, ratio
-from .report import Contests, of_peak, peak
+from .report import Contests, best_benchmark_app, of_peak, peak
+from .runner import STOLEN_AT_MOST
 
 Ratios = dict[str, Ratio]
 
 
 def ratios(records: Sequence[Record]) -> Ratios:
-    """Return the table's ratios: end to end against the original, the engine against the peak, the outputs against the engine."""
+    """Return the table's ratios: end to end against the original and the engine, the engine against the peak and benchmark_app."""
     records = [r for r in records if r.contest == "headline"]
     original, limit = find(records, who="original", figure="end_to_end"), peak(records, "f32")
+    engine, app = find(records, who=OURS, figure="engine", precision="fp32"), best_benchmark_app(records)
     found: Ratios = {}
     for record in records:
         if record.case["who"] != OURS or not record.samples:
@@ -24,8 +26,16 @@ def ratios(records: Sequence[Record]) -> Ratios:
             value = ratio(record, original)
             if value is not None:
                 found[f"{name}, times the original"] = value
-        if record.case["figure"] == "engine" and record.case["precision"] == "fp32" and limit is not None:
-            found[f"{name}, share of the matrix product"] = of_peak(record, limit)
+        if record.case["figure"] == "end_to_end" and record.case["precision"] == "fp32" and engine is not None:
+            value = ratio(record, engine)
+            if value is not None:
+                found[f"{name}, share of the engine's rate"] = value
+    if engine is not None and engine.samples:
+        if limit is not None:
+            found["FP32 engine, share of the matrix product"] = of_peak(engine, limit)
+        value = ratio(engine, app) if app is not None else None
+        if value is not None:
+            found["FP32 engine, times OpenVINO's benchmark_app"] = value
     return found
 
 
@@ -43,4 +53,7 @@ def hold(quick: Sequence[Record], committed: dict[str, Contests]) -> list[str]:
             continue
         meets = value.low <= other.high and other.low <= value.high
         lines.append(f"{name}: {value}; committed {other}: {'within its spread' if meets else 'OUTSIDE its spread'}")
+    stolen = max((share for record in quick for share in record.facts.get("stolen", [])), default=0.0)
+    if stolen > STOLEN_AT_MOST:
+        lines.append(f"the hypervisor took up to {stolen:.0%} of the time away from a measurement: on a quieter machine the ratios may differ")
     return lines

@@ -188,10 +188,14 @@ def test_compare_flags_a_change_beyond_noise_only(tmp_path: Path) -> None:
 
 def test_a_quick_run_is_held_against_the_committed_ratios() -> None:
     lines = quick.hold(headline(), {"2-cores-a": {"headline": headline()}})
-    assert len(lines) == 3 and all("within its spread" in line for line in lines)
+    assert len(lines) == 6 and all("within its spread" in line for line in lines)
+    for what in ("times the original", "share of the engine's rate", "share of the matrix product", "times OpenVINO's benchmark_app"):
+        assert any(what in line for line in lines)
     slower = [dataclasses.replace(r, samples=tuple(2 * s for s in r.samples)) if r.case["who"] == OURS else r for r in headline()]
     lines = quick.hold(slower, {"2-cores-a": {"headline": headline()}})
-    assert all("OUTSIDE its spread" in line for line in lines)
+    assert all("OUTSIDE its spread" in line for line in lines if "share of the engine's rate" not in line)  # twice as slow, both of them
+    stolen = [dataclasses.replace(r, facts={**r.facts, "stolen": [0.0, 0.31]}) for r in headline()]
+    assert "up to 31%" in quick.hold(stolen, {"2-cores-a": {"headline": headline()}})[-1]
     assert "no full run" in quick.hold(headline(), {})[0]
 
 
