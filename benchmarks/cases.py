@@ -61,7 +61,7 @@ class Contest:
         cases: in the order in which a round runs them; every second round turns it round.
         rounds: for each suite that has it, how many.
         device: ``cpu``, or ``gpu``: run only where there is one.
-        quick: the cases of the quick suite, which has half as many images of each; None: all.
+        quick: the cases of the quick suite, which has a third as many images of each; None: all.
         agreement: compare the masks of ours with those of the original program as well.
     """
 
@@ -78,7 +78,7 @@ class Contest:
         if suite != "quick" or self.quick is None:
             return self.cases
         chosen = [case for case in self.cases if f"{case.who}:{case.figure}:{case.what}" in self.quick]
-        return tuple(dataclasses.replace(case, count=-(-case.count // 2)) for case in chosen)
+        return tuple(dataclasses.replace(case, count=-(-case.count // 3)) for case in chosen)
 
 
 def ours(figure: Figure, **fields: Any) -> Case:
