@@ -73,7 +73,7 @@ def _ratios(figure: Any, records: Sequence[Record]) -> bool:
             drawn = True
         axis.set_yticks(range(len(names)), names, fontsize=7)
         axis.invert_yaxis()
-        axis.margins(x=0.15)
+        axis.set_xlim(0, 1.2 * max(value.high for _, value in rows if value is not None))
         axis.set_title(FIGURE_LABEL[wanted])
         axis.set_xlabel(f"rate, times that of {label(base) if base else ''}", fontsize=7)
     return drawn
@@ -145,7 +145,9 @@ def _roofline(figure: Any, records: Sequence[Record]) -> bool:
     axis.plot([lowest, top / copy.median], [lowest * copy.median, top], color=LIMIT_COLOR, lw=1)
     axis.text(lowest * 1.1, lowest * copy.median * 1.6, f"memory, {copy.median / 1e9:.0f} GB/s copied", fontsize=7, rotation=24)
     for index, (name, x, y, own) in enumerate(points):
-        axis.plot(x, y, "o" if own else "s", color=f"C{index % 10}", label=f"{name}: {y / 1e9:.3g} Gop/s")
+        # a peer's square is hollow and larger: one that comes out where we do hides nothing
+        look: dict[str, Any] = {"marker": "o"} if own else {"marker": "s", "markersize": 9, "fillstyle": "none"}
+        axis.plot(x, y, linestyle="none", color=f"C{index % 10}", label=f"{name}: {y / 1e9:.3g} Gop/s", **look)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel("operations for each byte that must move")
@@ -190,6 +192,20 @@ def _growth_megapixels(figure: Any, records: Sequence[Record]) -> bool:
     return _growth(figure, records, [r.facts["images"]["megapixels"] / r.facts["images"]["count"] for r in records], "megapixels an image")
 
 
+def _scale(axis: Any, values: Sequence[float]) -> None:
+    """Let a matplotlib axis be logarithmic, in plain numbers; from 0 on where its values differ by less than twice."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if max(values) < 2 * min(values):
+        (axis.axes.set_ylim if axis.axis_name == "y" else axis.axes.set_xlim)(0, 1.3 * max(values))
+    else:
+        wide = max(values) > 100 * min(values)
+        (axis.axes.set_yscale if axis.axis_name == "y" else axis.axes.set_xscale)("log")
+        axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
 def _growth(figure: Any, records: Sequence[Record], xs: list[float], xlabel: str, whole_run: bool = False) -> bool:
     times = [r.median * r.facts["count"] for r in records] if whole_run else [r.median for r in records]
     panels = [
@@ -202,8 +218,8 @@ def _growth(figure: Any, records: Sequence[Record], xs: list[float], xlabel: str
     ]
     for axis, (ylabel, ys) in zip(figure.subplots(1, 3), panels, strict=True):
         axis.plot(xs, ys, "o-", color=OURS_COLOR)
-        axis.set_xscale("log")
-        axis.set_yscale("log")
+        _scale(axis.xaxis, xs)
+        _scale(axis.yaxis, ys)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
         larger = max(2, len(xs) // 2)

@@ -55,5 +55,7 @@ def hold(quick: Sequence[Record], committed: dict[str, Contests]) -> list[str]:
         lines.append(f"{name}: {value}; committed {other}: {'within its spread' if meets else 'OUTSIDE its spread'}")
     stolen = max((share for record in quick for share in record.facts.get("stolen", [])), default=0.0)
     if stolen > STOLEN_AT_MOST:
-        lines.append(f"the hypervisor took up to {stolen:.0%} of the time away from a measurement: on a quieter machine the ratios may differ")
+        lines.append(
+            f"the hypervisor took up to {stolen:.0%} of the time away from a measurement: on a quieter machine the ratios may differ"
+        )
     return lines
