@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from ..errors import StoppedError, UsageError
 from .scan import WorkItem
+from .whole import whole_file
 
 State = Literal["pending", "done", "skipped", "quarantined"]
 
@@ -272,13 +273,11 @@ class Journal:
 
     def write_quarantine(self, target: Path) -> int:
         """Write all quarantined rows as JSON lines, whole or not at all; return how many."""
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         count = 0
-        with open(temporary, "w", encoding="utf-8") as file:
+        with whole_file(target) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for row in self.rows("quarantined"):
                 file.write(json.dumps(quarantine_record(row)) + "\n")
                 count += 1
-        os.replace(temporary, target)
         return count
 
     def close(self) -> None:

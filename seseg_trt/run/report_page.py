@@ -20,6 +20,7 @@ from .plan import WorkPlan
 from .report import Summary
 from .scan import WorkItem
 from .sources import read_source
+from .whole import whole_file
 
 SAMPLE = 8
 BLUR_RADIUS = 0.06
@@ -89,12 +90,8 @@ def write_page(target: Path, summary: Summary, collected: Collector, images: Rep
     Raises:
         OSError: it can't be written.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with whole_file(target) as temporary:
         temporary.write_text(make_page(summary, collected, images), encoding="utf-8", errors="backslashreplace")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def make_page(summary: Summary, collected: Collector, images: ReportImages) -> str:

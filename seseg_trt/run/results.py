@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import DeviceError, StoppedError
 from .journal import Journal, Row
 from .presence import Presence
+from .whole import whole_file
 
 ROWS_PER_PART = 10_000
 ROWS_PER_GROUP = 50_000
@@ -57,16 +58,19 @@ class Results:
         self._rows.append(row)
         if len(self._rows) >= ROWS_PER_PART:
             with self._mapped():
-                self._write(self._parts / f"{self._presence.name}-{self._count:06d}.parquet", self._rows)
+                self._parts.mkdir(parents=True, exist_ok=True)  # another process that ended may have removed the empty folder
+                with whole_file(self._parts / f"{self._presence.name}-{self._count:06d}.parquet") as temporary:
+                    self._write(temporary, self._rows)
             self._rows, self._count = [], self._count + 1
 
     def finish(self) -> int:
         """Make the file from the journal, and remove the parts of this process and of dead ones; return the number of rows."""
         with self._mapped():
-            count = self._write(self._target, self._journal.rows())
+            with whole_file(self._target) as temporary:
+                count = self._write(temporary, self._journal.rows())
             with contextlib.suppress(FileNotFoundError):  # another process may have ended at the same time
                 for part in self._parts.iterdir():
-                    owner = "-".join(part.name.split("-")[:2])
+                    owner = "-".join(part.name.lstrip(".").split("-")[:2])
                     if owner == self._presence.name or not self._presence.is_alive(owner):
                         part.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
@@ -75,17 +79,12 @@ class Results:
 
     def _write(self, target: Path, rows: Iterable[Row]) -> int:
         schema = self._schema()
-        temporary = target.with_name(f".{target.name}.{self._presence.name}")
         count = 0
-        try:
-            with self._parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                remaining = iter(rows)
-                while some := list(itertools.islice(remaining, ROWS_PER_GROUP)):
-                    writer.write_table(self._arrow.Table.from_pylist([_record(row) for row in some], schema=schema))
-                    count += len(some)
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with self._parquet.ParquetWriter(target, schema, compression="zstd") as writer:
+            remaining = iter(rows)
+            while some := list(itertools.islice(remaining, ROWS_PER_GROUP)):
+                writer.write_table(self._arrow.Table.from_pylist([_record(row) for row in some], schema=schema))
+                count += len(some)
         return count
 
     def _schema(self) -> Any:

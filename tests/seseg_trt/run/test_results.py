@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from seseg_trt import FakeBackend, MaskOptions, RunOptions, Summary, Watch, segm
 from seseg_trt.masks.measure import measure_mask
 from seseg_trt.masks.reference import apply_threshold
 from seseg_trt.run import results, stream
+from seseg_trt.run.journal import Journal, Row
+from seseg_trt.run.presence import Presence
+from seseg_trt.run.results import Results
 from tests.runs import make_inputs, needs_scale, tree
 
 pytestmark = needs_scale
@@ -96,6 +100,33 @@ def test_a_run_that_was_stopped_and_gone_on_with_has_each_input_once(tmp_path: P
     run(tmp_path)
     assert {row["state"] for row in rows(tmp_path).values()} == {"done"} and len(rows(tmp_path)) == 200
     assert not (tmp_path / "results.parquet.parts").exists()
+
+
+def test_a_process_that_ends_takes_nothing_from_one_that_still_writes(tmp_path: Path) -> None:
+    target = tmp_path / "results.parquet"
+    target.with_name(".results.parquet.tmp").write_bytes(b"of a killed process")
+    with (
+        contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal,
+        Presence(tmp_path / "runs", {}) as first,
+        Presence(tmp_path / "runs", {}) as second,
+    ):
+        ends, goes_on = Results(target, journal, first), Results(target, journal, second)
+        of_others = {f".{second.name}-000000.parquet.tmp", f"{second.name}-000001.parquet"}
+        for name in (*of_others, ".99999-dead-000000.parquet.tmp", "99999-dead-000000.parquet"):
+            (tmp_path / "results.parquet.parts" / name).write_bytes(b"a part")
+        ends.finish()
+        assert set(os.listdir(tmp_path / "results.parquet.parts")) == of_others
+        goes_on.finish()
+    assert sorted(os.listdir(tmp_path)) == ["journal.sqlite", "results.parquet", "runs"]
+
+
+def test_a_part_is_written_although_another_process_removed_the_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "ROWS_PER_PART", 1)
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal, Presence(tmp_path / "runs", {}) as presence:
+        goes_on = Results(tmp_path / "results.parquet", journal, presence)
+        goes_on.abandon()
+        goes_on.add(Row(b"a.jpg", b"in/a.jpg", None, None, "", "", {}, "pending"))
+        assert os.listdir(tmp_path / "results.parquet.parts") == [f"{presence.name}-000000.parquet"]
 
 
 def test_what_was_done_without_being_measured_is_measured_when_it_is_asked_for(tmp_path: Path) -> None:
