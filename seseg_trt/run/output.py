@@ -94,6 +94,7 @@ class OutputFolder:
             while not os.path.isdir(self._temporary):  # another process that ends may remove its empty parent meanwhile
                 with contextlib.suppress(FileNotFoundError):
                     os.makedirs(self._temporary)
+            self._presence.others()  # one that died before it had a temporary folder, or after, left only its sign
             for name in os.listdir(folders):
                 if not self._presence.is_alive(name):
                     shutil.rmtree(folders / name, ignore_errors=True)

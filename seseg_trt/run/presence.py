@@ -72,7 +72,7 @@ class Presence:
         return False
 
     def others(self) -> dict[str, dict[str, str]]:
-        """Return the names of all other live processes, with what they say."""
+        """Return the names of all other live processes, with what they say; clear the signs of dead ones away."""
         found = {}
         for name in sorted(os.listdir(self.folder)):
             if name != self.name and self.is_alive(name):

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.soak.each_step import KINDS
 from tests.soak.memory import MIB, large_image, many_images
 from tests.soak.soak import soak
 from tests.soak.test_mutated import run_over_mutated
@@ -38,6 +39,12 @@ with tempfile.TemporaryDirectory() as folder:
     top = Path(folder)
     keep("mutated files", dict(run_over_mutated(top / "mutated", 50 * runs, seed=12)))
     keep("memory", {**many_images(top / "many", 500, 20_000), **large_image(top / "large", 10_000, 2048 * MIB)})
+    steps: dict[str, object] = {}
+    for kind in KINDS:
+        done = subprocess.run([sys.executable, "-m", "tests.soak.each_step", kind], stdout=subprocess.PIPE, text=True, check=True)
+        found = json.loads(done.stdout)
+        steps[kind] = {"steps": found["steps"], "killed": found["killed"]}
+        keep("killed before each step on the disk", steps)
     jobs = (os.cpu_count() or 1) + 1
     soak(top / "runs", runs=runs, others=runs, images=300, jobs=jobs, keep=lambda record: keep("disturbed runs", record))
 sys.stdout.write(json.dumps(whole, indent=1) + "\n")
