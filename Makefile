@@ -8,7 +8,10 @@ TESTS ?=
 BIN := $(VENV)/bin
 ALL_EXTRAS := dev,engine,dali,rtx,ort,scale,nvrtc,servers
 
-.PHONY: demo test check check-core check-engine lint types engine bench bench-quick soak kernels gpu-check clean
+# A program for Node that speaks Azure's protocol; the tests of az:// talk to it.
+AZURITE := .azurite/node_modules/.bin/azurite-blob
+
+.PHONY: demo test check check-core check-engine azurite lint types engine bench bench-quick soak kernels gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,11 +32,16 @@ demo: $(CORE)
 test: $(TEST)
 	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(TESTS) tests
 
+azurite: $(AZURITE)
+
+$(AZURITE):
+	npm install --silent --no-fund --no-audit --prefix .azurite azurite@3
+
 # Style, types and the tests that need every extra.
 check: lint types check-core check-engine
 
 # Its two halves, for machines that run them side by side.
-check-core: $(VENV)/.installed-$(ALL_EXTRAS)
+check-core: $(VENV)/.installed-$(ALL_EXTRAS) $(if $(shell command -v npm),$(AZURITE))
 	$(BIN)/python -m benchmarks table --check
 	SESEG_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" --ignore=tests/engine $(TESTS) tests
 
@@ -67,7 +75,7 @@ soak: $(VENV)/.installed-$(ALL_EXTRAS)
 	$(BIN)/python -m tests.soak 60
 
 clean:
-	rm -rf .venv .venv-* demo-output models build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .azurite demo-output models build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Everything that only a GPU can show; writes gpu-check.json and gpu-check.md into $OUT, or benchmarks/results/gpu-check.
 gpu-check:

@@ -58,13 +58,16 @@ def records(target: Path) -> dict[str, str]:
     return {record["path"]: record["reason"] for record in map(json.loads, lines)}
 
 
+SCALE = ("fsspec", "s3fs", "gcsfs", "adlfs", "pyarrow", "pycocotools", "moto", "gcp_storage_emulator")
+
+
 def _lacks_scale() -> bool:
     if os.environ.get("SESEG_REQUIRE_EXTRAS") == "1":
         return False  # a missing extra then fails the test, and never skips it
-    return any(importlib.util.find_spec(name) is None for name in ("fsspec", "s3fs", "pyarrow", "pycocotools", "moto"))
+    return any(importlib.util.find_spec(name) is None for name in SCALE)
 
 
-needs_scale = pytest.mark.skipif(_lacks_scale(), reason="needs the extras [scale] and [servers]: fsspec, s3fs, pyarrow, pycocotools, moto")
+needs_scale = pytest.mark.skipif(_lacks_scale(), reason=f"needs the extras [scale] and [servers]: {', '.join(SCALE)}")
 """For tests of object stores and Parquet results."""
 
 

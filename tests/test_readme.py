@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from seseg_trt import cache
 from tests.conftest import DATA, KERAS224
+from tests.runs import needs_scale
+from tests.stores import Bucket, s3_server
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(?:<!-- test: (?P<note>[^\n]*) -->\n)?^```(?P<kind>sh|python)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -29,7 +32,8 @@ def _blocks(kind: str) -> list[tuple[str, str]]:
 def _commands() -> list[object]:
     commands: list[object] = []
     for note, body in _blocks("sh"):
-        marks = [pytest.mark.engine] if "engine" in note else []
+        marks: list[pytest.MarkDecorator] = [pytest.mark.engine] if "engine" in note else []
+        marks += [needs_scale] if "store" in note else []
         code = 3 if "exit 3" in note else 0
         commands += [pytest.param(line, code, marks=marks, id=line) for line in body.splitlines() if line and line not in LEFT_TO_CI]
     return commands
@@ -69,10 +73,29 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="module")
+def store(checkout: Path) -> Iterator[dict[str, str]]:
+    """A user's buckets: the environment that leads to them. One has the photographs in it."""
+    with s3_server() as found, pytest.MonkeyPatch.context() as patch:
+        found = {**found, "no_proxy": "127.0.0.1"}
+        for name, value in found.items():
+            patch.setenv(name, value)
+        bucket = Bucket("s3")
+        for name in ("photos", "masked"):
+            bucket.store.mkdir(name)
+        bucket.put_tree(checkout / "photos", "photos")
+        yield found
+        assert len(bucket.contents("masked/2019")) == 2 * len(bucket.contents("photos/2019"))
+
+
 @pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="the README's commands are for a virtual environment")
 @pytest.mark.parametrize(("command", "code"), _commands())
-def test_the_readme_s_commands_work_as_written(command: str, code: int, checkout: Path, environment: dict[str, str]) -> None:
+def test_the_readme_s_commands_work_as_written(
+    command: str, code: int, checkout: Path, environment: dict[str, str], request: pytest.FixtureRequest
+) -> None:
     command += next((f" {more}" for start, more in SMALLER.items() if command.startswith(start)), "")
+    if "s3://" in command:
+        environment = {**environment, **request.getfixturevalue("store")}
     result = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], cwd=checkout, env=environment, capture_output=True, text=True, timeout=240
     )

@@ -15,29 +15,44 @@ from .output import Made
 READ_AHEAD = 4 << 20
 """Bytes fetched beyond those asked for: a request costs about as long as these do."""
 
+_AZURE = "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY (or another credential of adlfs)"
+ACCOUNTS = {"az": _AZURE, "abfs": _AZURE, "abfss": _AZURE}
+"""Where an account is named for stores whose library wants one before anything else."""
+
 
 @functools.lru_cache(maxsize=64)
-def _store(protocol: str) -> Any:
+def _store(protocol: str, authority: str = "") -> Any:
     """Return the file system of a protocol. Its credentials and endpoint come from where its library looks for them.
+
+    Args:
+        protocol: such as ``s3``.
+        authority: ``container@account.dfs.core.windows.net``, where an address begins so; it names the account.
 
     Raises:
         DeviceError: fsspec, or its part for this protocol, is not installed.
-        UsageError: there is no such protocol.
+        UsageError: there is no such protocol, or its library lacks an account or a key.
     """
     try:
         import fsspec
 
-        # a listing that is kept would hide what other processes have written meanwhile
-        return fsspec.filesystem(protocol, use_listings_cache=False)
+        kind = fsspec.get_filesystem_class(protocol)
     except ImportError as error:
         raise DeviceError(f"{protocol}:// can't be read: {error}", "pip install 'seseg_trt[scale]'") from error
     except ValueError as error:
         raise UsageError(f"there is no store {protocol}://: {error}", "s3://, gs:// and az:// are known ones") from error
+    try:
+        # a listing that is kept would hide what other processes have written meanwhile
+        return kind(use_listings_cache=False, **(kind._get_kwargs_from_urls(f"{protocol}://{authority}/") if authority else {}))
+    except Exception as error:
+        raise UsageError(
+            f"{protocol}:// can't be opened: {_words(error)}", ACCOUNTS.get(protocol, "set what its library reads from the environment")
+        ) from error
 
 
 def _split(name: str) -> tuple[Any, str]:
     protocol, _, path = name.partition("://")
-    return _store(protocol), path
+    authority = path.partition("/")[0]
+    return _store(protocol, authority if "@" in authority else ""), path
 
 
 def find(name: str) -> list[tuple[str, int]]:
@@ -52,6 +67,8 @@ def find(name: str) -> list[tuple[str, int]]:
     store, path = _split(name)
     try:
         found = store.find(path, detail=True)
+        if isinstance(found, list):  # adlfs, of a single object, whatever it is asked for
+            found = {key: store.info(key) for key in found}
     except Exception as error:
         raise StoppedError(f"{name} can't be listed: {_words(error)}", "check its name, your rights and the network") from error
     top = store._strip_protocol(path).rstrip("/")
