@@ -138,6 +138,17 @@ HEADLINE = Contest(
     agreement=True,
 )
 
+OVERLAP = Contest(
+    "overlap",
+    "1280 x 960 JPEG, full-size network, FP32: what is left end to end of the engine's rate, in many short rounds",
+    (
+        ours("end_to_end", count=STEADY),
+        ours("engine", count=32),  # beside both that are held against it, in whichever order a round goes
+        ours("end_to_end", output="mask", count=STEADY),
+    ),
+    {"full": 15},
+)
+
 PEERS_1280 = Contest(
     "peers",
     "1280 x 960 JPEG to se PNG, full-size network, FP32: what one would use otherwise",
@@ -222,5 +233,5 @@ TINY = Contest(
     {"tiny": 2},
 )
 
-CONTESTS = {contest.name: contest for contest in (HEADLINE, PEERS_1280, SETS_CONTEST, STARTUP, GPU, TINY)}
+CONTESTS = {contest.name: contest for contest in (HEADLINE, OVERLAP, PEERS_1280, SETS_CONTEST, STARTUP, GPU, TINY)}
 SUITES = ("quick", "full", "tiny")

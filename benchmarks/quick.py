@@ -13,8 +13,7 @@ Ratios = dict[str, Ratio]
 
 
 def ratios(records: Sequence[Record]) -> Ratios:
-    """Return the table's ratios: end to end against the original and the engine, the engine against the peak and benchmark_app."""
-    records = [r for r in records if r.contest == "headline"]
+    """Return a contest's ratios in the table: end to end against the original and the engine, the engine against the peak and benchmark_app."""
     original, limit = find(records, who="original", figure="end_to_end"), peak(records, "f32")
     engine, app = find(records, who=OURS, figure="engine", precision="fp32"), best_benchmark_app(records)
     found: Ratios = {}
@@ -44,9 +43,11 @@ def hold(quick: Sequence[Record], committed: dict[str, Contests]) -> list[str]:
     if not quick:
         return ["nothing was measured"]
     kind = quick[0].kind
-    theirs = ratios(committed.get(kind, {}).get("headline", []))
+    theirs = {
+        name: value for contest in ("headline", "overlap") for name, value in ratios(committed.get(kind, {}).get(contest, [])).items()
+    }
     lines = [] if theirs else [f"no full run of a machine of the kind {kind} is committed; the ratios stand alone:"]
-    for name, value in ratios(quick).items():
+    for name, value in ratios([r for r in quick if r.contest == "headline"]).items():
         other = theirs.get(name)
         if other is None:
             lines.append(f"{name}: {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def _machine(contests: Contests) -> list[str]:
     for name in ("headline", "gpu"):
         if name in contests:
             lines += _end_to_end(contests[name]) + _engine(contests[name]) + _limits(contests[name])
+    if "overlap" in contests:
+        lines += _overlap(contests["overlap"])
     if "peers" in contests:
         lines += _peers(contests["peers"])
     if "sets" in contests:
@@ -168,6 +171,30 @@ def _limits(records: Sequence[Record]) -> list[str]:
         f"| {s.what} | {s.share.median:.0%} ({s.share.low:.0%} to {s.share.high:.0%}) | {s.limit} | {s.gap} |"
         for s in shares(records, lane)
     ]
+    return [*lines, ""]
+
+
+def _overlap(records: Sequence[Record]) -> list[str]:
+    """What is left of the engine's rate, from a contest of nothing else."""
+    engine = find(records, who=OURS, figure="engine")
+    whole = [r for r in records if r.case["figure"] == "end_to_end" and r.samples]
+    if engine is None or not whole:
+        return []
+    rounds = len(engine.samples)
+    lines = [
+        f"How well reading, decoding, compositing, encoding and writing hide behind the network: FP32, {rounds} rounds of a run of nothing else; "
+        "the median of the rounds' shares, their middle half and their extremes:",
+        "",
+        "| output | share of the engine's rate | middle half | least to most | ms an image | engine, ms an image |",
+        "|---|---|---|---|---|---|",
+    ]
+    for record in whole:
+        shares = [e / r for e, r in zip(engine.samples, record.samples, strict=True)]
+        low, _, high = statistics.quantiles(shares, n=4, method="inclusive") if rounds > 1 else shares * 3
+        lines.append(
+            f"| {record.case['output']} | **{statistics.median(shares):.2f}** | {low:.2f} to {high:.2f} | {min(shares):.2f} to {max(shares):.2f} "
+            f"| {_milliseconds(record)} | {_milliseconds(engine)} |"
+        )
     return [*lines, ""]
 
 
