@@ -58,20 +58,24 @@ def _split(name: str) -> tuple[Any, str]:
 def find(name: str) -> list[tuple[str, int]]:
     """Return the name, relative to the folder ``name``, and the size in bytes of every object under it, in order of their names.
 
-    An object of exactly that name is returned as the empty name.
+    An object of exactly that name is returned as the empty name; a store may have both it and objects under it.
 
     Raises:
         UsageError: there is nothing under it.
         StoppedError: the store can't be asked.
     """
     store, path = _split(name)
+    top = store._strip_protocol(path).rstrip("/")
+    parent, _, last = top.rpartition("/")
     try:
         found = store.find(path, detail=True)
-        if isinstance(found, list):  # adlfs, of a single object, whatever it is asked for
-            found = {key: store.info(key) for key in found}
+        if isinstance(found, list):  # adlfs, where there is an object of that very name: it looks for nothing else
+            found = store.find(parent, prefix=last, detail=True)
+            found = {key: entry for key, entry in found.items() if key == top or key.startswith(f"{top}/")}
+        elif parent and top not in found and is_object(name):  # s3fs and gcsfs, where there are objects under it as well
+            found[top] = store.info(top)
     except Exception as error:
         raise StoppedError(f"{name} can't be listed: {_words(error)}", "check its name, your rights and the network") from error
-    top = store._strip_protocol(path).rstrip("/")
     listing = [
         (str(key)[len(top) :].lstrip("/"), int(entry.get("size") or 0)) for key, entry in found.items() if not str(key).endswith("/")
     ]

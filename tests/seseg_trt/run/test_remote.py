@@ -145,6 +145,15 @@ def test_odd_names(bucket: Bucket, tmp_path: Path) -> None:
         assert run(bucket.address(f"photos/in/{name}"), one).done == 1, name
 
 
+def test_an_object_and_objects_under_its_name(bucket: Bucket, tmp_path: Path) -> None:
+    for index, name in enumerate(("both.png", "both.png/a.png", "both.png/b/c.png", "both.pngs/d.png", "e.png")):
+        bucket.put(f"photos/in/{name}", picture(index))
+    found = remote.find(bucket.address("photos/in/both.png"))
+    assert [name for name, _ in found] == ["", "a.png", "b/c.png"] and all(size > 50 for _, size in found)
+    assert run(bucket.address("photos/in/both.png"), tmp_path / "one").done == 3
+    assert run(bucket.address("photos/in"), tmp_path / "all").done == 5
+
+
 def test_an_address_of_azure_names_its_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import fsspec
 
