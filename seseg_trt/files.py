@@ -19,7 +19,7 @@ from .run.child import ChildArguments, open_child_lane, run_child, share_cores
 from .run.claims import SharedWork
 from .run.devices import Supervisor, every_device
 from .run.journal import Journal, Row
-from .run.names import is_remote, is_tar, state_folder
+from .run.names import is_remote, is_tar, may_be_path, state_folder
 from .run.output import open_outputs
 from .run.packing import Packer, check_target
 from .run.plan import Naming, WorkPlan, make_plan
@@ -174,7 +174,8 @@ def retry_files(
         for row in journal.rows("quarantined"):
             source = os.fsdecode(row.source)
             # an archive, what has no name of its own in it, and what must not write its output: only a new plan can tell of these
-            if row.reason is not None and (row.reason == "collision" or is_tar(source) or is_numbered(source)):
+            nameless = not may_be_path(os.fsdecode(row.path))
+            if row.reason is not None and (row.reason == "collision" or is_tar(source) or is_numbered(source) or nameless):
                 plan.refused.append(Refused(row.item(), cast("ReasonCode", row.reason), row.message or ""))
             else:
                 plan.items.append(row.item())
@@ -210,6 +211,8 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
             packer.begin(plan.items)
             journal.set_meta(SETTINGS, json.dumps(_settings(what, plan.naming)))
         results = _open_results(options, journal, presence)
+        if results is not None:
+            stack.callback(results.abandon)
         watch.planned(plan, todo)
         work = SharedWork(journal, presence, todo.items)
         result, description = StreamResult(), "nothing to do"
@@ -251,9 +254,10 @@ def _run(plan: WorkPlan, what: What, target: str, options: RunOptions, watch: Wa
                 stream = Stream(lane, outputs, journal, plan.naming, child.stream, committed)
                 watch.started(stream.stop)
                 result = stream.run(work)
-        if not todo.items:
+        if not todo.items or len(every_device(options.device)) > 1:  # this process was not prepared to write
             outputs.sweep()
         work.finish()
+        presence.clear_dead()
         packing.close()
         done = result.done + result.quarantined + work.done_elsewhere + work.quarantined_elsewhere
         unpacked = _pack(packer, result, whole=done == len(todo.items))

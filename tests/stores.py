@@ -32,7 +32,8 @@ class Bucket:
         import fsspec
 
         self.scheme = scheme
-        self.store = fsspec.filesystem(scheme, use_listings_cache=False)
+        # an instance of an earlier test would ask a server that is no more
+        self.store = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
 
     def address(self, path: str) -> str:
         """Return the address of a path whose first part is the bucket."""
@@ -69,13 +70,15 @@ def s3_server() -> Iterator[dict[str, str]]:
     running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
-    yield {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    running.stop()
+    try:
+        yield {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+    finally:
+        running.stop()
 
 
 @contextmanager
@@ -86,8 +89,10 @@ def gs_server() -> Iterator[dict[str, str]]:
     port = _free_port()
     running = create_server("127.0.0.1", port, in_memory=True)
     running.start()
-    yield {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
-    running.stop()
+    try:
+        yield {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}"}
+    finally:
+        running.stop()
 
 
 @contextmanager

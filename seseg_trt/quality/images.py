@@ -17,7 +17,8 @@ from ..codecs import pillow
 from ..errors import BadImage
 from ..masks.reference import sample_nearest
 from ..options import DecodeOptions
-from ..run.scan import Scan, describe_os_error
+from ..run.file_states import describe_os_error
+from ..run.scan import Scan
 
 if TYPE_CHECKING:
     from PIL import Image

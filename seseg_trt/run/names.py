@@ -23,6 +23,11 @@ def is_remote(name: str) -> bool:
     return "://" in name
 
 
+def may_be_path(name: str) -> bool:
+    """Tell whether a name that a store gave may be a path: ``a//b`` would be the same file as ``a/b``, and ``/a`` lies elsewhere."""
+    return all(name.split("/"))
+
+
 def is_tar(name: str) -> bool:
     """Tell whether a name means a tar: as an input where it is a file and named itself, as an output always."""
     return name.endswith(TAR)
@@ -93,5 +98,5 @@ def state_folder(target: str, chosen: str | None) -> Path:
     if chosen is not None:
         return Path(chosen)
     if is_remote(target):
-        raise UsageError(f"the journal of a run can't be kept in {target}", "add --state DIR, a local folder; one for each process")
+        raise UsageError(f"the journal of a run can't be kept in {target}", "add --state DIR, a local folder; one for each machine")
     return Path(default_state(target))

@@ -94,14 +94,17 @@ class OutputFolder:
             while not os.path.isdir(self._temporary):  # another process that ends may remove its empty parent meanwhile
                 with contextlib.suppress(FileNotFoundError):
                     os.makedirs(self._temporary)
-            self._presence.others()  # one that died before it had a temporary folder, or after, left only its sign
-            for name in os.listdir(folders):
-                if not self._presence.is_alive(name):
-                    shutil.rmtree(folders / name, ignore_errors=True)
+            self._clear_dead(self._presence)
         except OSError as error:
             raise stopped(self.root, error) from error
         except StoppedError as error:
             raise stopped(self.root, error.__cause__) from error
+
+    def _clear_dead(self, presence: Presence) -> None:
+        presence.clear_dead()  # one that died before it had a temporary folder, or after, left only its sign
+        for name in os.listdir(self._state / "tmp"):
+            if not presence.is_alive(name):
+                shutil.rmtree(self._state / "tmp" / name, ignore_errors=True)
 
     def write(self, name: str, data: bytes) -> Made:
         """See :class:`Outputs`."""
@@ -147,14 +150,16 @@ class OutputFolder:
             os.unlink(os.path.join(self.root, name))
 
     def sweep(self) -> None:
-        """Remove what killed runs left behind, where a run has nothing to write and so is not prepared."""
+        """Remove what killed runs left behind, where this process has nothing to write and so is not prepared."""
         if any((self._state / name).is_dir() for name in ("tmp", "writers")):
             self.prepare()
             self.close()
 
     def close(self) -> None:
-        """Remove the temporary folder, and the state folder if nothing else is in it."""
+        """Remove the temporary folder, and those of processes that died meanwhile; and the state folder if nothing else is in it."""
         if self._presence is not None:
+            with contextlib.suppress(OSError):  # the output folder has gone
+                self._clear_dead(self._presence)
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._presence.close()
             self._presence = None

@@ -62,17 +62,23 @@ class Presence:
             return False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # still under the lock: a process that has made its sign, and waits for its lock, then sees that the sign has gone
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.folder / name)
         except BlockingIOError:
             return True
         finally:
             os.close(descriptor)
         self._dead.add(name)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.folder / name)
         return False
 
+    def clear_dead(self) -> None:
+        """Clear the signs of dead processes away."""
+        for name in os.listdir(self.folder):
+            self.is_alive(name)
+
     def others(self) -> dict[str, dict[str, str]]:
-        """Return the names of all other live processes, with what they say; clear the signs of dead ones away."""
+        """Return the names of all other live processes, with what they say; the signs of dead ones are cleared away."""
         found = {}
         for name in sorted(os.listdir(self.folder)):
             if name != self.name and self.is_alive(name):

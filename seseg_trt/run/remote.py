@@ -42,11 +42,19 @@ def _store(protocol: str, authority: str = "") -> Any:
         raise UsageError(f"there is no store {protocol}://: {error}", "s3://, gs:// and az:// are known ones") from error
     try:
         # a listing that is kept would hide what other processes have written meanwhile
-        return kind(use_listings_cache=False, **(kind._get_kwargs_from_urls(f"{protocol}://{authority}/") if authority else {}))
+        store = kind(use_listings_cache=False, **(kind._get_kwargs_from_urls(f"{protocol}://{authority}/") if authority else {}))
     except Exception as error:
         raise UsageError(
             f"{protocol}:// can't be opened: {_words(error)}", ACCOUNTS.get(protocol, "set what its library reads from the environment")
         ) from error
+    named = authority.partition("@")[2].partition(".")[0]
+    used = getattr(getattr(store, "service_client", None), "account_name", named)
+    if named and used != named:
+        raise UsageError(
+            f"the address names the account {named}, and the environment leads to {used}",
+            "unset AZURE_STORAGE_CONNECTION_STRING, or give it that account's",
+        )
+    return store
 
 
 def _split(name: str) -> tuple[Any, str]:
@@ -66,22 +74,36 @@ def find(name: str) -> list[tuple[str, int]]:
     """
     store, path = _split(name)
     top = store._strip_protocol(path).rstrip("/")
-    parent, _, last = top.rpartition("/")
+    bucket, _, key_of_top = top.partition("/")
     try:
         found = store.find(path, detail=True)
         if isinstance(found, list):  # adlfs, where there is an object of that very name: it looks for nothing else
-            found = store.find(parent, prefix=last, detail=True)
-            found = {key: entry for key, entry in found.items() if key == top or key.startswith(f"{top}/")}
-        elif parent and top not in found and is_object(name):  # s3fs and gcsfs, where there are objects under it as well
-            found[top] = store.info(top)
+            found = store.find(bucket, prefix=key_of_top, detail=True)
+        elif key_of_top and top not in found:  # s3fs and gcsfs, where there are objects under it as well
+            found |= _object_at(store, top)
     except Exception as error:
         raise StoppedError(f"{name} can't be listed: {_words(error)}", "check its name, your rights and the network") from error
     listing = [
-        (str(key)[len(top) :].lstrip("/"), int(entry.get("size") or 0)) for key, entry in found.items() if not str(key).endswith("/")
+        (str(key)[len(top) + 1 :], int(entry.get("size") or 0))
+        for key, entry in found.items()
+        if str(key) == top or (str(key).startswith(f"{top}/") and not str(key).endswith("/"))
     ]
     if not listing:
         raise UsageError(f"there is nothing under {name}", "check its name")
     return sorted(listing)
+
+
+def _object_at(store: Any, key: str) -> dict[str, Any]:
+    """Return the entry of an object, by its key, if there is one that may be asked for."""
+    try:
+        entry = store.info(key)
+    except (FileNotFoundError, PermissionError):
+        return {}  # S3 answers "forbidden" where somebody may read only what lies under a name
+    except OSError as error:
+        if str(error).startswith("Forbidden"):  # as gcsfs says it
+            return {}
+        raise
+    return {key: entry} if entry["type"] == "file" else {}
 
 
 def stat(name: str) -> tuple[int, int]:
@@ -189,7 +211,10 @@ class _os_errors:
 
 
 class RemoteOutputs:
-    """A folder of an object store. An object is seen whole or not at all, as these stores work; nothing temporary is kept there.
+    """A folder of an object store. An object is seen whole or not at all, as these stores work.
+
+    Nothing temporary is seen there. Large objects (tars) go up in parts, and S3 keeps the parts of an upload that was killed, unseen, until a
+    rule of the bucket (AbortIncompleteMultipartUpload) removes them.
 
     Args:
         root: its address.

@@ -119,7 +119,7 @@ class Results:
             ) from error
 
     def abandon(self) -> None:
-        """Remove an empty folder of parts: the run did not begin."""
+        """Remove an empty folder of parts: the run did not begin, or has ended."""
         with contextlib.suppress(OSError):
             self._parts.rmdir()
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from ..errors import ReasonCode, UsageError
 from .archive import BadEntry
-from .names import expand_range, is_compressed_tar, is_remote, is_tar, tar_number
+from .file_states import describe_os_error, file_type
+from .names import expand_range, is_compressed_tar, is_remote, is_tar, may_be_path, tar_number
 from .shards import ShardChangedError, index_of
 
 IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini"})
@@ -188,15 +189,17 @@ class Scan:
                 f"the output folder {self._output_name} is, or lies in, the input folder {address}", "choose another output folder"
             )
         for name, _ in remote.find(address):
-            item = WorkItem(root, "/".join(part for part in (prefix, name) if part))
+            item = WorkItem(root, f"{prefix}/{name}" if prefix and name else prefix or name)
             if not item.path:  # a single object, named itself
                 parent, _, own_name = address.rpartition("/")
                 item = WorkItem(parent, own_name)
             if not name and is_tar(address):
                 remote.is_object.cache_clear()
                 self._add_shard(item, based=self._remote_base is not None)
-            else:
+            elif may_be_path(item.path) or _is_ignored(item.path):
                 self._take(item, stat.S_IFREG)
+            else:
+                self.refused.append(Refused(item, "unreadable", f"its name, {item.path!r}, can't be a path: a part of it is empty"))
 
     def _add_file(self, root: str, path: str) -> None:
         item = WorkItem(root.rstrip("/"), path)
@@ -262,7 +265,7 @@ class Scan:
         elif stat.S_ISREG(mode):
             self.items.append(item)
         else:
-            self.refused.append(Refused(item, "not_a_file", f"it is {_file_type(mode)}, not a regular file"))
+            self.refused.append(Refused(item, "not_a_file", f"it is {file_type(mode)}, not a regular file"))
 
     def _walk(self, root: str, prefix: str) -> Iterator[tuple[WorkItem, int | OSError]]:
         """Yield everything under root/prefix that is no folder; links to folders are followed, never in a circle."""
@@ -313,17 +316,6 @@ class Scan:
             return key, iter(sorted(entries, key=lambda entry: os.fsencode(entry.name)))
 
 
-def describe_os_error(error: OSError) -> tuple[ReasonCode, str]:
-    """Return the reason code and the sentence for an input that the operating system did not give."""
-    if error.errno == errno.ENOENT:
-        return "missing", "the file is not there, or is a link that leads nowhere"
-    if error.errno == errno.ELOOP:
-        return "link_loop", "symbolic links lead in a circle"
-    if error.errno == errno.EISDIR:
-        return "not_a_file", "it is a folder, not a file"
-    return "unreadable", f"it can't be read: {error.strerror or error}"
-
-
 def _relative(path: str, root: str) -> str:
     relative = os.path.relpath(path, root)
     if relative == ".." or relative.startswith("../"):
@@ -343,17 +335,6 @@ def _is_within(path: str, folder: str) -> bool:
 def _is_ignored(path: str) -> bool:
     name = path.rpartition("/")[2]
     return name.lower() in IGNORED_NAMES or path.startswith(".") or "/." in path
-
-
-def _file_type(mode: int) -> str:
-    kinds = {
-        stat.S_IFDIR: "a folder",
-        stat.S_IFIFO: "a pipe",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "something else")
 
 
 def _harmless(bad: BadEntry) -> str:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from ..errors import BadImage, DeviceError, SesegError, StoppedError
 from ..lanes.base import Frame, Lane, Source
 from .claims import Work
+from .file_states import describe_os_error
 from .job import Job, copy_job, each, frame_of, sentence
 from .journal import Journal, Row
 from .output import Outputs
 from .pipeline import ByteBudget, Pipeline, Stage, StageReport
 from .plan import Naming
-from .scan import describe_os_error
 from .sources import read_source, stat_source
 
 log = logging.getLogger(__name__)

@@ -46,6 +46,7 @@ class TarOutputs:
         self._staged = OutputFolder(state / STAGED, durable=durable)
         self._packed: dict[str, int] | None = None
         self._any_packed = True
+        self._unrecorded: set[int] = set()
 
     # See :class:`seseg_trt.run.output.Outputs`.
 
@@ -137,6 +138,7 @@ class TarOutputs:
             record = json.loads(self._record(number).read_bytes())
             if record["tar"] == os.path.basename(name) and tuple(record["stat"]) == stat:
                 return {path: Entry(0, offset, size) for path, offset, size in record["entries"]}
+        self._unrecorded.add(number)
         try:
             index = index_of(name, stat)
         except OSError as error:
@@ -187,6 +189,8 @@ class TarOutputs:
         try:
             if held is None or any(entry is None for _, entry in entries) or [name for name, _ in entries] != list(old):
                 self._write_tar(number, entries)
+            elif number in self._unrecorded:
+                self._write_record(number, [(name, entry.offset, entry.size) for name, entry in old.items()])
         except OSError as error:
             raise stopped(self.name(number), error) from error
         for name in staged:
@@ -223,7 +227,13 @@ class TarOutputs:
                 os.unlink(temporary)
             raise
         self.ignored.pop(number, None)
-        record = {"tar": name, "stat": stat_shard(target), "entries": places}
+        self._write_record(number, places)
+
+    def _write_record(self, number: int, places: list[tuple[str, int, int]]) -> None:
+        """Keep where each entry lies in a tar, so that the next run need not read all its headers."""
+        target = self.name(number)
+        record = {"tar": os.path.basename(target), "stat": stat_shard(target), "entries": places}
+        self._unrecorded.discard(number)
         self._record(number).parent.mkdir(parents=True, exist_ok=True)
         written = self._record(number).with_suffix(".tmp")
         written.write_text(json.dumps(record), encoding="ascii")
@@ -251,6 +261,8 @@ class TarOutputs:
                 os.rmdir(folder)
         with contextlib.suppress(OSError):
             os.unlink(self._state / "packing.tmp")
+        for path in (self._state / PACKED).glob("*.tmp"):
+            path.unlink(missing_ok=True)
         if not is_remote(self.target):
             folder = os.path.dirname(self.target)
             for name in os.listdir(folder or ".") if os.path.isdir(folder or ".") else ():

@@ -43,7 +43,7 @@ with tempfile.TemporaryDirectory() as folder:
     for kind in KINDS:
         done = subprocess.run([sys.executable, "-m", "tests.soak.each_step", kind], stdout=subprocess.PIPE, text=True, check=True)
         found = json.loads(done.stdout)
-        steps[kind] = {"steps": found["steps"], "killed": found["killed"]}
+        steps[kind] = {name: count for name, count in found.items() if name != "kind"}
         keep("killed before each step on the disk", steps)
     jobs = (os.cpu_count() or 1) + 1
     soak(top / "runs", runs=runs, others=runs, images=300, jobs=jobs, keep=lambda record: keep("disturbed runs", record))

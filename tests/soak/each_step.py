@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -36,17 +37,34 @@ STEPS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.li
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 INPUTS = 5
 BAD = 4
+SECONDS_TO_WAIT = 1.0
 NO_TWO_ALIKE = ("log.txt", "report.html", "results.parquet", "0.json")
 """Times are in them."""
 
 
-def run(kind: str, top: Path) -> int:
+class Waiting(FakeBackend):
+    """The fake network, which waits at first until a file is there, and not for long."""
+
+    def __init__(self, until: Path) -> None:
+        super().__init__(16)
+        self._until = until
+
+    def infer(self, images: Any) -> Any:
+        """See :class:`FakeBackend`."""
+        end = time.monotonic() + SECONDS_TO_WAIT
+        while not self._until.exists() and time.monotonic() < end:
+            time.sleep(0.002)
+        return super().infer(images)
+
+
+def run(kind: str, top: Path, until: Path | None = None) -> int:
     """Run over the inputs; return the exit code."""
     target = str(top / ("out.tar" if "tar" in kind else "out"))
     more = {"results": str(top / "results.parquet")} if kind in WITH_RESULTS else {}
     options = RunOptions(keep_suffix=True, workers=1, **more)  # type: ignore[arg-type]
+    backend = Waiting(until) if until else FakeBackend(16)
     with run_shown(target, options, quiet=True, collect=kind in WITH_RESULTS) as shown:
-        summary = segment_files([top.parent / "in"], target, masks=MASKS, options=options, watch=shown.watch, backend=FakeBackend(16))
+        summary = segment_files([top.parent / "in"], target, masks=MASKS, options=options, watch=shown.watch, backend=backend)
         if kind in WITH_RESULTS:
             shown.report(top / "report.html", summary, "blurred")
     return shown.finish(summary, as_json=False, quiet=True)
@@ -80,6 +98,20 @@ def in_a_child(work: Callable[[], int], at: int | None = None) -> tuple[int, int
     with open(reading, "rb") as pipe:
         steps = int(pipe.read() or b"0")
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), steps
+
+
+def beside(one: Callable[[], int], other: Callable[[], int], at: int, gone: Path) -> tuple[int, bool]:
+    """Kill one of two runs, while the other waits for that; return its exit code, and whether the other one surely was at work then."""
+    codes = []
+    begun = time.monotonic()
+    survivor = threading.Thread(target=lambda: codes.append(in_a_child(other)[0]))
+    survivor.start()
+    code, _ = in_a_child(one, at)
+    waited = time.monotonic() - begun < SECONDS_TO_WAIT
+    gone.touch()
+    survivor.join()
+    assert codes == [2], (at, codes)
+    return code, waited
 
 
 def everything(top: Path) -> dict[str, object]:
@@ -123,7 +155,7 @@ def check(kind: str, folder: Path, stride: int = 1, offset: int = 0) -> dict[str
         code, again = in_a_child(partial(run, kind, whole))
         assert code == 2 and again, (code, again)
     expected, rows = everything(whole), results_of(whole)
-    killed = 0
+    killed = survived = 0
     for at in range(1 + offset, (again or steps) + 1, stride):
         top = folder / f"at{at}"
         top.mkdir()
@@ -131,22 +163,24 @@ def check(kind: str, folder: Path, stride: int = 1, offset: int = 0) -> dict[str
         if kind == "nothing":
             in_a_child(one, steps - at % (steps // 2))
             in_a_child(one)
-        other = threading.Thread(target=in_a_child, args=(one,)) if kind.startswith("beside") else None
-        if other is not None:
-            other.start()
-        code, _ = in_a_child(one, at)
-        if other is not None:
-            other.join()
+        if kind.startswith("beside"):
+            gone = folder / f"gone{at}"
+            code, outlived = beside(one, partial(run, kind, top, gone), at, gone)
+        else:
+            code, outlived = in_a_child(one, at)[0], False
         assert code in (2, -signal.SIGKILL), (at, code)
         killed += code == -signal.SIGKILL
-        code, _ = in_a_child(one)
-        assert code == 2, (at, code)
-        found = everything(top)
-        assert found.keys() == expected.keys(), (at, sorted(found.keys() ^ expected.keys()))
-        assert found == expected, (at, [name for name in found if found[name] != expected[name]])
-        assert results_of(top) == rows, at
+        survived += outlived
+        for alone in (False, True) if outlived else (True,):  # who outlives another leaves nothing to be done
+            if alone:
+                code, _ = in_a_child(one)
+                assert code == 2, (at, code)
+            found = everything(top)
+            assert found.keys() == expected.keys(), (at, alone, sorted(found.keys() ^ expected.keys()))
+            assert found == expected, (at, alone, [name for name in found if found[name] != expected[name]])
+            assert results_of(top) == rows, (at, alone)
         shutil.rmtree(top)
-    return {"kind": kind, "steps": again or steps, "killed": killed}
+    return {"kind": kind, "steps": again or steps, "killed": killed, **({"outlived": survived} if kind.startswith("beside") else {})}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seseg_trt import FakeBackend, MaskOptions, RunOptions, Summary, Watch, segment_files
+from seseg_trt import DeviceError, FakeBackend, MaskOptions, RunOptions, Summary, Watch, files, segment_files
 from seseg_trt.masks.measure import measure_mask
 from seseg_trt.masks.reference import apply_threshold
 from seseg_trt.run import results, stream
@@ -149,3 +149,15 @@ def test_figures_of_an_opacity(threshold: int | None) -> None:
     assert measured["share"] == pytest.approx(opacity.mean() / 255 if threshold is None else explicit.mean())
     assert measured["bbox"] == ([3, 2, 6, 3] if explicit.any() else None)
     assert measured["max"] == pytest.approx(200 / 255) and measured["mean"] == pytest.approx(18 * 200 / 255 / 80)
+
+
+def test_a_run_that_cannot_begin_leaves_no_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_inputs(tmp_path / "in", 1)
+
+    def fail(*arguments: object) -> None:
+        raise DeviceError("no such device")
+
+    monkeypatch.setattr(files, "open_child_lane", fail)
+    with pytest.raises(DeviceError):
+        run(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["in", "out"]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from seseg_trt.errors import UsageError
-from seseg_trt.run.scan import Scan, describe_os_error
+from seseg_trt.run.file_states import describe_os_error
+from seseg_trt.run.scan import Scan
 
 
 def scan(*arguments: object, output: object = "/nowhere/out", base: str | None = None, listed: list[str] | None = None) -> Scan:

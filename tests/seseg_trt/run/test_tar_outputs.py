@@ -364,3 +364,13 @@ def test_replacing_a_foreign_tar_survives_a_stop(tmp_path: Path, monkeypatch: py
     run(inputs, tmp_path / "m.tar")
     run(inputs, tmp_path / "whole.tar")
     assert (tmp_path / "m.tar").read_bytes() == (tmp_path / "whole.tar").read_bytes()
+
+
+def test_what_is_known_of_a_tar_is_written_again_where_it_is_not_true(inputs: Path, tmp_path: Path) -> None:
+    run(inputs, tmp_path / "m.tar")
+    record = tmp_path / "m.tar.seseg" / "packed" / "0.json"
+    whole = record.read_bytes()
+    record.write_bytes(whole[:-5])
+    record.with_suffix(".tmp").write_bytes(b"of a process that was killed")
+    run(inputs, tmp_path / "m.tar")
+    assert record.read_bytes() == whole and [path.name for path in record.parent.iterdir()] == ["0.json"]
