@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import socket
@@ -70,6 +71,10 @@ def s3_server() -> Iterator[dict[str, str]]:
     running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     running.start()
     host, port = running.get_host_and_port()
+    asked = http.client.HTTPConnection(host, port)
+    asked.request("POST", "/moto-api/reset")  # its buckets are this process's, and outlive a server
+    asked.getresponse().read()
+    asked.close()
     try:
         yield {
             "AWS_ENDPOINT_URL": f"http://{host}:{port}",

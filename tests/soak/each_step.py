@@ -36,6 +36,8 @@ WITH_RESULTS = ("results", "beside")
 STEPS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "shutil.rmtree", "fcntl.flock"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 INPUTS = 5
+INPUTS_OF_TWO = 12
+"""The first process takes eight."""
 BAD = 4
 SECONDS_TO_WAIT = 1.0
 NO_TWO_ALIKE = ("log.txt", "report.html", "results.parquet", "0.json")
@@ -43,16 +45,21 @@ NO_TWO_ALIKE = ("log.txt", "report.html", "results.parquet", "0.json")
 
 
 class Waiting(FakeBackend):
-    """The fake network, which waits at first until a file is there, and not for long."""
+    """The fake network, which waits at first until a file is there, and not for long; until when, it says in a file beside it."""
 
     def __init__(self, until: Path) -> None:
         super().__init__(16)
         self._until = until
+        self._end: float | None = None
 
     def infer(self, images: Any) -> Any:
         """See :class:`FakeBackend`."""
-        end = time.monotonic() + SECONDS_TO_WAIT
-        while not self._until.exists() and time.monotonic() < end:
+        if self._end is None:
+            self._end = time.monotonic() + SECONDS_TO_WAIT
+            written = self._until.with_suffix(".written")
+            written.write_text(str(self._end))
+            written.replace(self._until.with_suffix(".waits"))
+        while not self._until.exists() and time.monotonic() < self._end:
             time.sleep(0.002)
         return super().infer(images)
 
@@ -103,15 +110,17 @@ def in_a_child(work: Callable[[], int], at: int | None = None) -> tuple[int, int
 def beside(one: Callable[[], int], other: Callable[[], int], at: int, gone: Path) -> tuple[int, bool]:
     """Kill one of two runs, while the other waits for that; return its exit code, and whether the other one surely was at work then."""
     codes = []
-    begun = time.monotonic()
     survivor = threading.Thread(target=lambda: codes.append(in_a_child(other)[0]))
     survivor.start()
+    waits = gone.with_suffix(".waits")
+    while survivor.is_alive() and not waits.exists():
+        time.sleep(0.002)
     code, _ = in_a_child(one, at)
-    waited = time.monotonic() - begun < SECONDS_TO_WAIT
+    outlived = code == -signal.SIGKILL and waits.exists() and time.monotonic() < float(waits.read_text())
     gone.touch()
     survivor.join()
     assert codes == [2], (at, codes)
-    return code, waited
+    return code, outlived
 
 
 def everything(top: Path) -> dict[str, object]:
@@ -143,7 +152,7 @@ def check(kind: str, folder: Path, stride: int = 1, offset: int = 0) -> dict[str
     Raises:
         AssertionError: a run that goes on does not end in what the undisturbed one makes.
     """
-    make_inputs(folder / "in", INPUTS, bad_every=BAD)
+    make_inputs(folder / "in", INPUTS_OF_TWO if kind.startswith("beside") else INPUTS, bad_every=BAD)
     whole = folder / "whole"
     whole.mkdir()
     code, steps = in_a_child(partial(run, kind, whole))
