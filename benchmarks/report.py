@@ -129,7 +129,7 @@ def headlines(contests: Contests) -> dict[str, Any] | None:
         "end_to_end_vs_original": _median(ratio(whole, original) if whole and original else None),
         "engine_share_of_peak": _median(of_peak(engine, limit) if engine and limit else None),
         "engine_vs_benchmark_app": _median(ratio(engine, app) if engine and app else None),
-        "end_to_end_share_of_engine": {output: share_of_engine(contests, output) for output in ("mask", "se")},
+        "end_to_end_share_of_engine": {output: _cpu_share_of_engine(contests, output) for output in ("mask", "se")},
     }
 
 
@@ -158,7 +158,7 @@ def summary(contests_by_kind: dict[str, Contests]) -> dict[str, Any]:
     return found
 
 
-def share_of_engine(contests: Contests, output: str) -> float | None:
+def _cpu_share_of_engine(contests: Contests, output: str) -> float | None:
     """Return what is left end to end of the CPU engine's rate: of the contest that measures just that, or else of the headline."""
     found = (_share_of_engine(contests.get(name, []), output, "cpu", "fp32") for name in ("overlap", "headline"))
     return next((share for share in found if share is not None), None)

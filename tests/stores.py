@@ -22,7 +22,7 @@ AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZ
 
 
 class Bucket:
-    """An empty bucket of a store.
+    """A store's objects, by paths whose first part is their bucket.
 
     Attributes:
         scheme: ``s3``, ``gs`` or ``az``.
@@ -37,7 +37,7 @@ class Bucket:
         self.store = fsspec.filesystem(scheme, use_listings_cache=False, skip_instance_cache=True)
 
     def address(self, path: str) -> str:
-        """Return the address of a path whose first part is the bucket."""
+        """Return the address of a path."""
         return f"{self.scheme}://{path}"
 
     def put(self, path: str, data: bytes) -> None:

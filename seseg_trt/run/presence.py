@@ -73,9 +73,10 @@ class Presence:
         return False
 
     def clear_dead(self) -> None:
-        """Clear the signs of dead processes away."""
-        for name in os.listdir(self.folder):
-            self.is_alive(name)
+        """Clear the signs of dead processes away, if the folder is still there."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self.folder):
+                self.is_alive(name)
 
     def others(self) -> dict[str, dict[str, str]]:
         """Return the names of all other live processes, with what they say; the signs of dead ones are cleared away."""

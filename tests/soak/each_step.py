@@ -147,7 +147,7 @@ def results_of(top: Path) -> list[dict[str, Any]]:
 
 
 def check(kind: str, folder: Path, stride: int = 1, offset: int = 0) -> dict[str, object]:
-    """Kill a run before each step; return how many steps there were and how many were taken.
+    """Kill a run before each step; return how many steps there were, how many runs were killed, and how many of those another one outlived.
 
     Raises:
         AssertionError: a run that goes on does not end in what the undisturbed one makes.

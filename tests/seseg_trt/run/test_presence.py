@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from seseg_trt import FakeBackend, Watch, segment_files
 from seseg_trt.run.output import OutputFolder
 from seseg_trt.run.presence import Presence
+from tests.runs import make_inputs
 
 
 def dead(folder: Path, name: str) -> Path:
@@ -28,6 +31,16 @@ def test_signs_of_the_dead_are_cleared_and_those_of_the_living_stay(tmp_path: Pa
         assert one.others() == {other.name: {"work": "x"}}
         assert not one.is_alive("1-dead") and one.is_alive(other.name) and one.is_alive(one.name)
     assert not list(tmp_path.iterdir())
+
+
+def test_there_is_nothing_to_clear_in_a_folder_that_has_gone(tmp_path: Path) -> None:
+    with Presence(tmp_path / "runs", {}) as presence:
+        shutil.rmtree(tmp_path / "runs")
+        presence.clear_dead()
+    make_inputs(tmp_path / "in", 6)
+    watch = Watch(committed=lambda row: shutil.rmtree(tmp_path / "out", ignore_errors=True))
+    summary = segment_files([tmp_path / "in"], tmp_path / "out", watch=watch, backend=FakeBackend(16))
+    assert summary.exit_code == 5 and str(tmp_path / "out") in str(summary.stopped)
 
 
 def test_a_sign_that_is_not_locked_yet_goes_while_nobody_can_lock_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
