@@ -6,18 +6,27 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backends.base import Backend, FakeBackend
     from .errors import BadImage, CheckpointError, DeviceError, GateError, ModelError, SesegError, StoppedError, UsageError
-    from .files import Watch, segment_files
-    from .options import DecodeOptions, EncodeOptions, MaskOptions
-    from .run.report import Summary
-    from .run_options import RunOptions
+    from .files import segment_files
+    from .options import DecodeOptions, EncodeOptions, MaskOptions, RunOptions
+    from .run.session import RunObserver
+    from .run.summary import Summary
     from .segmenter import Segmenter
 
+# Two libraries report to their makers, and write an id into the home folder, when they are imported. Both know a way to be told not to.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # OpenVINO takes its stub where this can't be imported
+
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # without a handler, Python writes a library's warnings to standard error
 
 _HOMES = {
     "Backend": "backends.base",
@@ -30,13 +39,13 @@ _HOMES = {
     "GateError": "errors",
     "MaskOptions": "options",
     "ModelError": "errors",
-    "RunOptions": "run_options",
+    "RunOptions": "options",
     "Segmenter": "segmenter",
     "SesegError": "errors",
     "StoppedError": "errors",
-    "Summary": "run.report",
+    "Summary": "run.summary",
     "UsageError": "errors",
-    "Watch": "files",
+    "RunObserver": "run.session",
     "segment_files": "files",
 }
 
@@ -47,7 +56,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "DecodeOptions",
     "EncodeOptions",
     "RunOptions",
-    "Watch",
+    "RunObserver",
     "Summary",
     "Backend",
     "FakeBackend",

@@ -1,5 +1,5 @@
 """``python -m seseg_trt`` is the ``seseg-trt`` command."""
 
-from .cli import main
+from .cli.main import main
 
 main()

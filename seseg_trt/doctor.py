@@ -1,4 +1,4 @@
-"""What this machine can run, and the first broken link of what it can't."""
+"""Find out what this machine can run, and what is missing for the rest."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import os
 import platform
 from collections.abc import Callable
 from importlib import import_module, metadata
+from typing import Any
 
-from . import cache, native
+from . import native
 from .backends.onnxruntime import WRONG_ON_CPU
-from .errors import DeviceError, ModelError
+from .errors import DeviceError, SesegError, install_hint
+from .models import cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One link of a chain.
+    """One check of a chain.
 
     Attributes:
-        name: what is looked at.
+        name: what is checked.
         ok: whether it is there and works.
-        detail: the version or the finding, or why it does not work.
-        mend: what mends it, or an empty string.
+        detail: its version, or why it does not work.
+        mend: how to mend it, or an empty string.
     """
 
     name: str
@@ -32,11 +34,11 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-    """Something that a user may want to run, and what it needs, in order.
+    """A feature and what it needs.
 
     Attributes:
-        name: e.g. ``backend openvino``.
-        checks: of what it needs. The first that is not ok is the one to mend.
+        name: e.g. ``CPU lane, backend openvino``.
+        checks: what it needs, in the order in which to mend it.
     """
 
     name: str
@@ -44,33 +46,33 @@ class Chain:
 
     @property
     def ok(self) -> bool:
-        """Whether it can run."""
+        """Whether every check is ok."""
         return all(check.ok for check in self.checks)
 
     @property
     def broken(self) -> Check | None:
-        """The first broken link, or None."""
+        """The first check that failed, or None."""
         return next((check for check in self.checks if not check.ok), None)
 
 
 def diagnose() -> list[Chain]:
-    """Look at everything that a lane or a backend needs. Nothing is changed, and nothing raises for what is missing."""
+    """Check everything that a lane or a backend needs. What is missing is a failed check, not an exception."""
     gpu = _gpu()
     return [
         Chain("CPU lane, backend openvino", (_openvino(), _module("PIL", "pillow", "pip install pillow"))),
-        Chain("compiled code for pixels on the host (all works without it, more slowly)", (_native(),)),
-        Chain("CPU lane, backend onnxruntime", (_onnxruntime(), Check("graphs", True, f"not {WRONG_ON_CPU}"))),
+        Chain("compiled code for pixels on the host (optional: all works without it, more slowly)", (_native(),)),
+        Chain("CPU lane, backend onnxruntime", (_onnxruntime(), Check("graphs", True, f"all but {WRONG_ON_CPU}"))),
         Chain("decoder dali on the CPU", _dali()),
-        Chain("GPU lane, backend tensorrt", (*gpu, _pycuda(), *_dali(), _tensorrt("tensorrt", "pip install 'seseg_trt[gpu]'"))),
-        Chain("GPU lane, backend rtx", (*gpu, _pycuda(), *_dali(), _tensorrt("tensorrt_rtx_bindings", "pip install 'seseg_trt[rtx]'"))),
-        Chain("GPU, backend onnxruntime", (*gpu, _onnxruntime(), _onnxruntime_cuda())),
-        Chain("building plans with TensorRT for RTX (needs no GPU)", (_tensorrt("tensorrt_rtx_bindings", "pip install 'seseg_trt[rtx]'"),)),
-        Chain("default model", (_model(),)),
+        Chain("GPU lane, backend tensorrt", (gpu, _pycuda(), *_dali(), _tensorrt("tensorrt", "gpu"))),
+        Chain("GPU lane, backend rtx", (gpu, _pycuda(), *_dali(), _tensorrt("tensorrt_rtx_bindings", "rtx"))),
+        Chain("GPU, backend onnxruntime", (gpu, _onnxruntime(), _onnxruntime_cuda())),
+        Chain("building plans with TensorRT for RTX (needs no GPU)", (_tensorrt("tensorrt_rtx_bindings", "rtx"),)),
+        Chain("default model", (_check("cache", lambda: str(cache.find_model(None))),)),
     ]
 
 
 def machine() -> str:
-    """Return one line on this machine."""
+    """Describe this machine in one line."""
     return f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores"
 
 
@@ -81,108 +83,85 @@ def _version(distribution: str) -> str:
         return "unknown version"
 
 
-def _module(module: str, distribution: str, mend: str) -> Check:
+def _check(name: str, look: Callable[[], str]) -> Check:
+    """Return what ``look`` finds, or turn whatever it raises into a failed check: native libraries raise errors of their own."""
     try:
-        import_module(module)
-    except ImportError as error:
-        return Check(distribution, False, f"can't be imported: {error}", mend)
-    return Check(distribution, True, _version(distribution))
-
-
-def _guarded(name: str, look: Callable[[], Check]) -> Check:
-    """A native library can fail in ways of its own when it is looked at; a doctor must not die of the patient."""
-    try:
-        return look()
-    except DeviceError as error:
+        return Check(name, True, look())
+    except SesegError as error:
         return Check(name, False, error.message, error.hint)
     except Exception as error:
-        return Check(name, False, f"{type(error).__name__}: {error}", "reinstall it")
+        return Check(name, False, f"{type(error).__name__}: {error}", f"install {name} again")
+
+
+def _module(module: str, distribution: str, mend: str, look: Callable[[Any], str] | None = None) -> Check:
+    """Import a module; ``look`` tells its version, where its distribution does not."""
+
+    def imported() -> str:
+        try:
+            found = import_module(module)
+        except ImportError as error:
+            raise DeviceError(f"can't be imported: {error}", mend) from error
+        return look(found) if look is not None else _version(distribution)
+
+    return _check(distribution, imported)
 
 
 def _openvino() -> Check:
-    def look() -> Check:
-        import openvino as ov
-
-        core = ov.Core()
+    def look(openvino: Any) -> str:
+        core = openvino.Core()
         if "CPU" not in core.available_devices:
-            return Check(
-                "openvino",
-                False,
-                f"OpenVINO {_version('openvino')} sees no CPU device",
-                "reinstall it: pip install --force-reinstall openvino",
-            )
-        name = core.get_property("CPU", "FULL_DEVICE_NAME")
-        return Check("openvino", True, f"{_version('openvino')} on {name}")
+            raise DeviceError(f"OpenVINO {_version('openvino')} sees no CPU device", "pip install --force-reinstall openvino")
+        return f"{_version('openvino')} on {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
 
-    check = _module("openvino", "openvino", "pip install openvino")
-    return _guarded("openvino", look) if check.ok else check
+    return _module("openvino", "openvino", "pip install openvino", look)
 
 
 def _native() -> Check:
     if native.MODULE is None:
-        mend = "install a C++17 compiler (apt install g++, and Python's headers), then install seseg_trt again"
-        return Check("seseg_trt._native", False, f"it was not built, or can't be loaded: {native.FAILURE}", mend)
-    return Check("seseg_trt._native", True, "built")
+        mend = "install a C++17 compiler and Python's headers (apt install g++ python3-dev), then install seseg_trt from its source again"
+        return Check("seseg_trt.native._native", False, f"it was not built, or can't be loaded: {native.FAILURE}", mend)
+    return Check("seseg_trt.native._native", True, "built")
 
 
 def _onnxruntime() -> Check:
-    def look() -> Check:
-        import onnxruntime
+    def look(onnxruntime: Any) -> str:
+        return f"{onnxruntime.__version__} ({', '.join(onnxruntime.get_available_providers())})"
 
-        return Check("onnxruntime", True, f"{onnxruntime.__version__} ({', '.join(onnxruntime.get_available_providers())})")
-
-    check = _module("onnxruntime", "onnxruntime", "pip install 'seseg_trt[ort]'")
-    return _guarded("onnxruntime", look) if check.ok else check
+    return _module("onnxruntime", "onnxruntime", install_hint("ort"), look)
 
 
 def _onnxruntime_cuda() -> Check:
-    def look() -> Check:
+    def look() -> str:
         import onnxruntime
 
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            return Check("CUDA provider", True, "compiled in")
-        return Check(
-            "CUDA provider", False, "this build of ONNX Runtime has none", "pip uninstall onnxruntime; pip install onnxruntime-gpu"
-        )
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise DeviceError("this build of ONNX Runtime has none", "pip uninstall onnxruntime; pip install onnxruntime-gpu")
+        return "compiled in"
 
-    return _guarded("CUDA provider", look)
+    return _check("CUDA provider", look)
 
 
-def _gpu() -> tuple[Check, ...]:
-    from . import cuda
+def _gpu() -> Check:
+    def look() -> str:
+        from .cuda.driver import driver_report
 
-    try:
-        report = cuda.driver_report()
-    except DeviceError as error:
-        return (Check("NVIDIA driver and GPU", False, error.message, error.hint),)
-    gpus = "; ".join(str(gpu) for gpu in report.gpus)
-    return (Check("NVIDIA driver and GPU", True, f"{report}: {gpus}" if gpus else str(report)),)
+        report = driver_report()
+        gpus = "; ".join(map(str, report.gpus))
+        return f"{report}: {gpus}" if gpus else str(report)
+
+    return _check("NVIDIA driver and GPU", look)
 
 
 def _pycuda() -> Check:
-    return _module("pycuda", "pycuda", "pip install 'seseg_trt[gpu]' (built from source: it needs nvcc, g++ and Python's headers)")
+    from .cuda.device import PYCUDA_IS_BUILT
+
+    return _module("pycuda", "pycuda", f"{install_hint('gpu')} {PYCUDA_IS_BUILT}")
 
 
 def _dali() -> tuple[Check, ...]:
-    mend = "pip install 'seseg_trt[dali]'"
-    return (
-        _guarded("nvidia-dali-cuda130", lambda: _module("nvidia.dali", "nvidia-dali-cuda130", mend)),
-        _guarded("nvidia-nvimgcodec-cu13", lambda: _module("nvidia.nvimgcodec", "nvidia-nvimgcodec-cu13", mend)),
-    )
+    packages = {"nvidia.dali": "nvidia-dali-cuda130", "nvidia.nvimgcodec": "nvidia-nvimgcodec-cu13"}
+    return tuple(_module(module, distribution, install_hint("dali")) for module, distribution in packages.items())
 
 
-def _tensorrt(module: str, mend: str) -> Check:
-    def look() -> Check:
-        found = import_module(module)
-        return Check(module, True, str(found.__version__))
-
-    check = _module(module, module, mend)
-    return _guarded(module, look) if check.ok else check
-
-
-def _model() -> Check:
-    try:
-        artifact = cache.find_model(None)
-    except ModelError as error:
-        return Check("cache", False, error.message, error.hint)
-    return Check("cache", True, str(artifact))
+def _tensorrt(module: str, extra: str) -> Check:
+    return _module(module, module, install_hint(extra), lambda found: str(found.__version__))

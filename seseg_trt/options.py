@@ -1,10 +1,13 @@
-"""What the user chose, as frozen values that are checked once, when they are made."""
+"""Hold the user's options as frozen values, which are checked when they are made."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import math
+import os
+import re
 from typing import Literal, get_args
 
 from .errors import UsageError
@@ -14,23 +17,32 @@ ImageFormat = Literal["png", "jpg", "webp"]
 Decoder = Literal["pillow", "dali"]
 Resample = Literal["nearest", "linear", "cubic", "lanczos3", "triangular", "gaussian"]
 Subsampling = Literal["444", "422", "420"]
+OnChange = Literal["refuse", "redo"]
+Overwrite = Literal["skip", "redo"]
+ReportImages = Literal["blurred", "clear"]
+Measure = Literal["stats", "rle"] | None
+"""What to measure of each mask: nothing, its statistics, or its statistics and its run lengths."""
+
+BackendName = Literal["openvino", "onnxruntime", "tensorrt", "rtx"]
+BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+CPU_BACKENDS: tuple[BackendName, ...] = ("openvino", "onnxruntime")
 
 OUTPUT_SUFFIX: dict[OutputKind, str] = {"se": "se", "nse": "nse", "mask": "pred"}
 """The last part of an output's name, as the original program writes it (``NAME_pred.png`` is the mask)."""
 
 DEFAULT_MAX_PIXELS = 178_956_970
-"""Twice Pillow's own warning limit: where Pillow takes an image for a decompression bomb."""
+"""The size from which Pillow treats an image as a decompression bomb: twice its warning limit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MaskOptions:
-    """What is made of a confidence map.
+    """What to make of a confidence map.
 
     Attributes:
-        outputs: which of ``se``, ``nse`` and ``mask`` to make, each at most once; empty makes none.
-        color: the mask colour as (R, G, B), each 0..255, or ``"random"``.
-        threshold: 0..100: the mask is 255 where the map is over 255 * threshold / 100, else 0. None: the map is an opacity.
-        seed: of the random colour.
+        outputs: which of ``se``, ``nse`` and ``mask`` to make, each at most once. An empty tuple makes none.
+        color: the mask colour as (R, G, B), each 0..255, or ``"random"`` for noise.
+        threshold: 0..100. The mask is 255 where the map is over 255 * threshold / 100, else 0. None uses the map as an opacity.
+        seed: the seed of the noise.
     """
 
     outputs: tuple[OutputKind, ...] = ("se",)
@@ -55,11 +67,11 @@ class DecodeOptions:
     """How bytes become pixels.
 
     Attributes:
-        exif_orientation: turn the image as its EXIF orientation says (the original program did not).
-        max_pixels: images with more pixels than this are quarantined before they are decoded.
-        decoder: which library decodes.
-        resample: how the network's input is made: ``nearest`` is what the network was trained with, and exactly as it was; the others
-            are DALI's filters.
+        exif_orientation: turn the image as its EXIF orientation says. The original program did not.
+        max_pixels: quarantine images with more pixels, before they are decoded.
+        decoder: the library that decodes.
+        resample: the filter that makes the network's input. The network was trained with ``nearest``, which is reproduced exactly; the
+            others are DALI's filters.
     """
 
     exif_orientation: bool = True
@@ -77,15 +89,20 @@ class DecodeOptions:
         if self.resample != "nearest" and self.decoder != "dali":
             raise UsageError(f"the filter {self.resample} is DALI's", "add --decoder dali")
 
+    @property
+    def max_file_bytes(self) -> int:
+        """Return the size of the largest honest file in bytes: 16-bit RGBA, uncompressed, with room for its metadata."""
+        return self.max_pixels * 8 + (64 << 20)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EncodeOptions:
     """How pixels become bytes.
 
     Attributes:
-        format: ``png`` is exact; ``jpg`` and ``webp`` are for viewing. A mask is always PNG: a lossy mask is no mask.
-        quality: of jpg and webp, 1..100.
-        subsampling: of jpg's chroma.
+        format: ``png`` is lossless; ``jpg`` and ``webp`` are for viewing. A mask is always PNG, since a lossy mask is not exact.
+        quality: the quality of jpg and webp, 1..100.
+        subsampling: the chroma subsampling of jpg.
     """
 
     format: ImageFormat = "png"
@@ -101,7 +118,186 @@ class EncodeOptions:
             raise UsageError(f"there is no subsampling {self.subsampling!r}", f"choose from {', '.join(get_args(Subsampling))}")
 
 
-def digest(*options: MaskOptions | DecodeOptions | EncodeOptions) -> str:
-    """Return a SHA-256 (hex) of everything in ``options`` that decides an output's bytes."""
-    text = json.dumps([[type(o).__name__, dataclasses.asdict(o)] for o in options], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+@dataclasses.dataclass(frozen=True, slots=True)
+class LaneOptions:
+    """What a lane makes of an image, and how.
+
+    Attributes:
+        masks, decoding, encoding: see there.
+        measure: what of each mask is measured.
+    """
+
+    masks: MaskOptions = MaskOptions()
+    decoding: DecodeOptions = DecodeOptions()
+    encoding: EncodeOptions = EncodeOptions()
+    measure: Measure = None
+
+    def digest(self) -> str:
+        """Return a SHA-256 (hex) of all that decides an output's bytes, the model aside."""
+        # Reset options that cannot affect the output, so that they do not change the digest. The kinds of output have names of their
+        # own; a higher bound on pixels changes who is quarantined, not how a mask looks.
+        masks = dataclasses.replace(self.masks, outputs=(), seed=self.masks.seed if self.masks.color == "random" else 0)
+        decoding = dataclasses.replace(self.decoding, max_pixels=1)
+        encoding = EncodeOptions(self.encoding.format) if self.encoding.format == "png" else self.encoding
+        text = json.dumps([[type(o).__name__, dataclasses.asdict(o)] for o in (masks, decoding, encoding)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_device(device: str) -> None:
+    """Raise UsageError unless ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UsageError(f"there is no device {device!r}", "choose auto, cpu, cuda or cuda:N")
+
+
+def split_devices(text: str) -> list[str]:
+    """Return the devices that ``cuda:0,1`` or ``cuda:0,cpu`` names, one by one.
+
+    Raises:
+        UsageError: one of them is no device, or a GPU is named twice.
+    """
+    devices: list[str] = []
+    for part in text.split(","):
+        kind = devices[-1].partition(":")[0] if devices else ""
+        devices.append(f"{kind}:{part}" if re.fullmatch(r"\d+", part) and kind else part)
+    for device in devices:
+        check_device(device)
+    if len(set(devices)) < len(devices):
+        raise UsageError(f"{text!r} names a device twice", "name each once; --processes K makes K worker processes for each")
+    return devices
+
+
+@dataclasses.dataclass(frozen=True)
+class ResumePolicy:
+    """What the user wants where there is something already.
+
+    Attributes:
+        on_change: when an input was done with other options or another model: raise, or make it again.
+        overwrite: when an output is there that the journal does not know: None raises, ``skip`` keeps it and leaves its
+            input alone, ``redo`` replaces it.
+        retry: try everything quarantined again.
+        measured: what is done without having been measured for ``--results`` is done again; ``rle``: or without its RLE.
+    """
+
+    on_change: OnChange = "refuse"
+    overwrite: Overwrite | None = None
+    retry: bool = False
+    measured: Measure = None
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamOptions:
+    """How hard to run.
+
+    Attributes:
+        workers: threads each for decoding, compositing and encoding.
+        memory: bytes in flight, at most (a single larger image is let in alone).
+        max_file_bytes: larger files are quarantined unread.
+        timeout: seconds that each of decoding, inferring, compositing and encoding may take for one image; None: for ever.
+        readers: threads that read, and that write; more than one pays where each access takes long.
+    """
+
+    workers: int
+    memory: int = 1 << 30
+    max_file_bytes: int = 4 << 30
+    timeout: float | None = None
+    readers: int = 1
+
+
+READERS_OF_A_STORE = 16
+"""Threads that read from and write to an object store, where each access takes long and costs no core."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How a run over files goes; none of it changes an output's bytes.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N``, or several with commas between (``cuda:0,1``): a process each.
+        backend: force one; None: the artifact and the device decide.
+        processes: worker processes for each device. With 0 the caller's process does the work: it starts sooner, and an image on
+            which a decoder dies ends it. None: 1, or 0 with a ready backend.
+        threads: cores for a CPU backend in each process; None: all, shared between the processes.
+        workers: threads each for decoding, compositing and encoding in each process; None: as many as its cores, 4 at most.
+        memory: bytes of images in flight, at most, shared between the processes.
+        keep_suffix: the input's suffix stays in the outputs' names.
+        base: what names are relative to; None: see the README's section on inputs.
+        state_dir: where the journal is kept; None: ``OUTPUT_DIR/.seseg``.
+        on_change: inputs done with other options or another model: ``refuse`` or ``redo``.
+        overwrite: outputs that no journal knows: None refuses, ``skip``, ``redo``.
+        durable: flush every output to the disk.
+        retry: try all that was quarantined again.
+        max_failures: stop when more inputs than this fail; a float is a share of all inputs.
+        timeout: seconds that each step may take for one image; None: for ever.
+        shard: (i, n): do only the inputs of shard i of 1..n.
+        results: a Parquet file to write, a row an input; None: none.
+        tar_entries: inputs for each tar, where the output is a row of tars; None: 10000.
+        rle: with ``results``: run lengths of each mask as well.
+        require_certificate: refuse an INT8 or FP8 model without a certificate.
+    """
+
+    device: str = "auto"
+    backend: BackendName | None = None
+    processes: int | None = None
+    threads: int | None = None
+    workers: int | None = None
+    memory: int = 1 << 30
+    keep_suffix: bool = False
+    base: str | None = None
+    state_dir: str | None = None
+    on_change: OnChange = "refuse"
+    overwrite: Overwrite | None = None
+    durable: bool = False
+    retry: bool = False
+    max_failures: int | float | None = None
+    timeout: float | None = 300.0
+    shard: tuple[int, int] | None = None
+    results: str | None = None
+    tar_entries: int | None = None
+    rle: bool = False
+    require_certificate: bool = False
+
+    def __post_init__(self) -> None:
+        split_devices(self.device)
+        for name in ("threads", "workers", "memory", "tar_entries"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} can't be {value}", "give 1 or more")
+        if self.processes is not None and self.processes < 0:
+            raise UsageError(f"processes can't be {self.processes}", "give 1 or more, or 0 for the caller's process")
+        if self.timeout is not None and not self.timeout > 0:
+            raise UsageError(f"a timeout of {self.timeout} seconds lets nothing through", "give more than 0, or None for no limit")
+        if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
+            raise UsageError(f"there is no shard {self.shard[0]}/{self.shard[1]}", "shards are 1/n to n/n")
+        if self.rle and self.results is None:
+            raise UsageError("run lengths go into the results, and no file for these was named", "add --results results.parquet")
+
+    @property
+    def measure(self) -> Measure:
+        """What of each mask is measured."""
+        if self.results is None:
+            return None
+        return "rle" if self.rle else "stats"
+
+    @property
+    def policy(self) -> ResumePolicy:
+        """What is done where there is something already."""
+        return ResumePolicy(self.on_change, self.overwrite, self.retry, self.measure)
+
+    def stream(self, decoding: DecodeOptions, *, remote: bool) -> StreamOptions:
+        """Return how hard a single process runs."""
+        return StreamOptions(
+            workers=self.workers or min(4, usable_cores()),
+            memory=self.memory,
+            max_file_bytes=decoding.max_file_bytes,
+            timeout=self.timeout,
+            readers=READERS_OF_A_STORE if remote else 1,
+        )
+
+    def failures_allowed(self, inputs: int) -> int | None:
+        """Return how many of so many inputs may fail, or None for all."""
+        return math.floor(self.max_failures * inputs) if isinstance(self.max_failures, float) else self.max_failures
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0))

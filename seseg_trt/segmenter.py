@@ -1,11 +1,10 @@
-"""The public API on arrays: :class:`Segmenter`."""
+"""The public API for images in memory: :class:`Segmenter`."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
@@ -15,18 +14,18 @@ from .errors import UsageError
 from .options import MaskOptions, OutputKind
 
 if TYPE_CHECKING:
-    from .artifact import Artifact
     from .backends.base import Backend
-    from .backends.select import BackendName
-    from .cuda_array import DeviceArray
-    from .device_images import DeviceSegmenter
+    from .cuda.array import DeviceArray
+    from .lanes.device_images import DeviceSegmenter
+    from .models.artifact import Artifact
+    from .options import BackendName
 
     class CudaArray(Protocol):
-        """An array on a GPU, of any library. One with DLPack alone is taken as well."""
+        """A GPU array of any library. Arrays with DLPack alone are accepted too."""
 
         @property
         def __cuda_array_interface__(self) -> dict[str, Any]:
-            """See https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html."""
+            """The array's description: https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html."""
             ...
 
     HostImages = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
@@ -37,29 +36,29 @@ DLPACK_CUDA = 2
 
 
 class Segmenter:
-    """The network, ready to mask images that are in memory.
+    """The network, loaded and ready to mask images in memory. Thread-safe; a context manager.
 
-    It may be used from several threads, and closes with ``with``.
-
-    Images may be on the host (NumPy) or, with a GPU, on its device (``__cuda_array_interface__`` or DLPack: CuPy, PyTorch, DALI,
-    nvImageCodec). What comes back is where the images are. On the device nothing is copied and nothing waits for the device: the
-    work is done in the order of ``stream``, the caller's: a handle, or any library's stream object (``__cuda_stream__``); None is
-    CUDA's default stream. Keep the images until the stream has passed.
+    Images are NumPy arrays on the host or, with a GPU, arrays on its device (``__cuda_array_interface__`` or DLPack: CuPy, PyTorch, DALI,
+    nvImageCodec). Results are in the same place as the images. Images on the device are not copied, and calls don't wait for the device:
+    the work runs in the order of ``stream``, a handle or a stream object of any library (``__cuda_stream__``), or None for CUDA's default
+    stream. Keep the images until the stream's work has completed.
 
     Args:
-        model: the path of an artifact, the name of a cache entry, ``"demo"``, or None for the cache's default.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; a named one is a promise.
-        backend: force one: ``openvino``, ``onnxruntime``, ``tensorrt``, ``rtx``; or pass a ready :class:`Backend` (see :class:`FakeBackend`).
-        threads: cores for a CPU backend; None: all.
+        model: the path of an artifact, the name of a cache entry, ``"demo"``, or None for the cache's default entry.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. There is no fallback from a named device.
+        backend: ``openvino``, ``onnxruntime``, ``tensorrt`` or ``rtx``; a :class:`Backend` object (such as :class:`FakeBackend`), which
+            :meth:`close` closes; or None to choose by model and device.
+        threads: cores for a CPU backend; None for all.
 
     Raises:
-        ModelError: the model is missing or is not what it must be.
-        DeviceError: the device or a library for it is not there.
+        UsageError: the backend or device does not exist, or they exclude each other.
+        ModelError: the model is missing, or is not a model of this network.
+        DeviceError: the device or a library for it is missing.
 
     Attributes:
-        artifact: the model, or None for a ready backend.
-        input_size: the side of the network's input, in pixels.
-        device: where it runs.
+        artifact: the model, or None if ``backend`` is an object.
+        input_size: S, the side of the network's input, in pixels.
+        device: the device that runs the network.
     """
 
     def __init__(
@@ -75,8 +74,8 @@ class Segmenter:
         if backend is not None and not isinstance(backend, str):
             self._backend = backend
         else:
-            from . import cache
             from .backends.select import create_backend, graph_precision, resolve_device
+            from .models import cache
 
             self.artifact = cache.find_model(model, precision=graph_precision(resolve_device(device, backend)[0]))
             self._backend = create_backend(self.artifact, backend=backend, device=device, threads=threads)
@@ -95,17 +94,17 @@ class Segmenter:
     def confidence(self, images: DeviceImages, *, stream: object = None) -> DeviceArray: ...
 
     def confidence(self, images: Any, *, stream: object = None) -> Any:
-        """Return the network's confidence, before it is brought to the images' sizes.
+        """Run the network; return the confidence maps at the network's size.
 
         Args:
-            images: uint8 [H, W, 3] RGB each, of any mix of sizes; or one array [N, H, W, 3].
-            stream: of images on the device.
+            images: a sequence of RGB images, uint8 [H, W, 3] of any sizes; or one array, uint8 [N, H, W, 3].
+            stream: for images on the device, the CUDA stream in whose order they are ready.
 
         Returns:
-            uint8 [N, S, S], 255 p truncated, S = ``input_size``.
+            uint8 [N, S, S]: floor(255 p) for a confidence p of 0..1, with S = ``input_size``.
 
         Raises:
-            UsageError: an image is not uint8 [H, W, 3].
+            UsageError: an image is not uint8 [H, W, 3], or is on a GPU that the network does not run on.
             DeviceError: the backend failed.
         """
         if _on_device(images):
@@ -124,31 +123,22 @@ class Segmenter:
     def masks(self, images: DeviceImages, threshold: int | None = None, *, stream: object = None) -> list[DeviceArray]: ...
 
     def masks(self, images: Any, threshold: int | None = None, *, stream: object = None) -> Any:
-        """Return a mask for each image, at its size.
+        """Return each image's mask at the image's size.
 
         Args:
             images: as for :meth:`confidence`.
-            threshold: 0..100: 255 where the confidence is over it, else 0. None: the confidence as an opacity.
-            stream: of images on the device.
+            threshold: a percentage, 0..100: the mask is 255 where the confidence is higher, else 0. None: the mask is an opacity map, the
+                confidence itself.
+            stream: as for :meth:`confidence`.
 
         Returns:
-            uint8 [H, W] each.
+            uint8 [H, W] for each image.
 
         Raises:
-            UsageError: an image is not uint8 [H, W, 3], or the threshold is not within 0 to 100.
+            UsageError: as :meth:`confidence`; or the threshold is outside 0..100.
+            DeviceError: the backend failed.
         """
-        from .masks.host import resize_map
-        from .masks.reference import apply_threshold
-
-        options = MaskOptions(("mask",), threshold=threshold)  # checks it
-        if _on_device(images):
-            return [made["mask"] for made in self._device_segmenter().composite(images, options, stream)]
-        checked = _check(images)
-        maps = self.confidence(checked)
-        return [
-            apply_threshold(resize_map(confidence, image.shape[1], image.shape[0]), threshold)
-            for image, confidence in zip(checked, maps, strict=True)
-        ]
+        return [made["mask"] for made in self.composite(images, MaskOptions(("mask",), threshold=threshold), stream=stream)]
 
     @overload
     def composite(
@@ -161,24 +151,38 @@ class Segmenter:
     ) -> list[dict[OutputKind, DeviceArray]]: ...
 
     def composite(self, images: Any, options: MaskOptions | None = None, *, stream: object = None) -> Any:
-        """Return the outputs that ``options`` names for each image: ``se`` and ``nse`` uint8 [H, W, 3], ``mask`` uint8 [H, W].
+        """Return each image's outputs.
 
-        A random colour is keyed by an image's place in ``images``.
+        Args:
+            images: as for :meth:`confidence`.
+            options: the outputs, threshold and mask colour. The key of a random colour is the image's index in ``images``.
+            stream: as for :meth:`confidence`.
+
+        Returns:
+            For each image a dictionary with the outputs that ``options`` names: ``se`` and ``nse`` are uint8 [H, W, 3], ``mask`` is
+            uint8 [H, W].
+
+        Raises:
+            UsageError: as :meth:`confidence`.
+            DeviceError: the backend failed.
         """
         options = options or MaskOptions()
         if _on_device(images):
             return self._device_segmenter().composite(images, options, stream)
         from .masks import host
+        from .masks.reference import apply_threshold
 
         checked = _check(images)
         results: list[dict[OutputKind, Image]] = []
-        for index, (image, mask) in enumerate(zip(checked, self.masks(checked, options.threshold), strict=True)):
-            results.append({kind: host.composite(image, mask, kind, options, str(index).encode()) for kind in options.outputs})
+        for index, (image, confidence) in enumerate(zip(checked, self.confidence(checked), strict=True)):
+            mask = apply_threshold(host.resize_map(confidence, image.shape[1], image.shape[0]), options.threshold)
+            key = str(index).encode()
+            results.append({k: mask if k == "mask" else host.composite(image, mask, k, options, key) for k in options.outputs})
         return results
 
     def _device_segmenter(self) -> DeviceSegmenter:
         from .backends.base import DeviceBackend
-        from .device_images import DeviceSegmenter
+        from .lanes.device_images import DeviceSegmenter
 
         if not isinstance(self._backend, DeviceBackend):
             raise UsageError(
@@ -191,7 +195,7 @@ class Segmenter:
             return self._on_device
 
     def close(self) -> None:
-        """Give back the network and its device."""
+        """Release the network and its device. The object can't be used afterwards."""
         if self._on_device is not None:
             self._on_device.close()
         self._backend.close()
@@ -199,12 +203,12 @@ class Segmenter:
     def __enter__(self) -> Segmenter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def _on_device(images: Any) -> bool:
-    """Whether images are arrays on a GPU; it asks the first."""
+    """Return whether the images are arrays on a GPU, judging by the first."""
     if isinstance(images, np.ndarray) or (isinstance(images, Sequence) and not len(images)):
         return False
     one = images[0] if isinstance(images, Sequence) else images

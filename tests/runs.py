@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from seseg_trt import Summary
+from seseg_trt.journal.journal import Journal
 
 
 def picture(seed: int = 0, width: int = 24, height: int = 18, file_format: str = "PNG") -> bytes:
@@ -47,9 +48,19 @@ def tree(folder: Path) -> dict[str, bytes]:
     return found
 
 
+def how_many(folder: Path) -> int:
+    """Return how many finished files are under the folder of a run that goes on, whose temporary files come and go."""
+    return sum(not name.endswith(".tmp") for top, _, names in os.walk(folder) if ".seseg" not in Path(top).parts for name in names)
+
+
 def counts(summary: Summary) -> tuple[int, int, int, int]:
     """Return how many inputs were done, skipped, quarantined and left."""
     return summary.done, summary.skipped, summary.quarantined, summary.left
+
+
+def states(journal: Journal) -> dict[str, int]:
+    """Return how many rows of a journal are in each state."""
+    return dict(Counter(row.state for row in journal.rows()))
 
 
 def records(target: Path) -> dict[str, str]:
@@ -58,21 +69,12 @@ def records(target: Path) -> dict[str, str]:
     return {record["path"]: record["reason"] for record in map(json.loads, lines)}
 
 
-SCALE = ("fsspec", "s3fs", "gcsfs", "adlfs", "pyarrow", "pycocotools", "moto", "gcp_storage_emulator")
-
-
-def _lacks_scale() -> bool:
-    if os.environ.get("SESEG_REQUIRE_EXTRAS") == "1":
-        return False  # a missing extra then fails the test, and never skips it
-    return any(importlib.util.find_spec(name) is None for name in SCALE)
-
-
-needs_scale = pytest.mark.skipif(_lacks_scale(), reason=f"needs the extras [scale] and [servers]: {', '.join(SCALE)}")
+needs_scale = pytest.mark.scale
 """For tests of object stores and Parquet results."""
 
 
 def make_tar(target: Path, folder: Path, files: Sequence[Path] | None = None, *, tar_format: int = tarfile.GNU_FORMAT) -> Path:
-    """Write an archive of a folder's files (all of them, in the order of their names), by their names in it."""
+    """Write a tar of a folder's files (all of them, in the order of their names), by their names in it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     chosen = sorted(path for path in folder.rglob("*") if path.is_file()) if files is None else files
     with tarfile.open(target, "w", format=tar_format, encoding="utf-8", errors="surrogateescape") as tar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,32 +11,23 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LONGEST = 365
+FOLDERS = ("seseg_trt", "engine", "benchmarks")
 
-# The longest prefix that fits a module says its floor.
-FLOORS = {
-    "seseg_trt.errors": 1,
-    "seseg_trt": 2,
-    "seseg_trt.backends": 3,
-    "seseg_trt.codecs": 3,
-    "seseg_trt.masks": 3,
-    "seseg_trt.certificate": 3,
-    "engine": 3,
-    "engine.build_images": 8,
-    "seseg_trt.lanes": 4,
-    "seseg_trt.run": 5,
-    "seseg_trt.device_images": 5,
-    "seseg_trt.run_options": 6,
-    "seseg_trt.files": 6,
-    "seseg_trt.segmenter": 6,
-    "seseg_trt.verify": 7,
-    "seseg_trt.evaluate": 7,
-    "seseg_trt.quality": 7,
-    "seseg_trt.doctor": 7,
-    "seseg_trt.cli": 8,
-    "seseg_trt.__main__": 8,
-    "seseg_trt.commands": 8,
-    "seseg_trt.console": 8,
-}
+# The floors, the lowest first. A module belongs to the longest name here that it begins with.
+FLOORS = (
+    ("seseg_trt.errors", "seseg_trt.native"),
+    ("seseg_trt.options", "seseg_trt.storage", "seseg_trt.cuda"),
+    ("seseg_trt.inputs", "seseg_trt.models", "seseg_trt.codecs", "seseg_trt.masks"),
+    ("seseg_trt.journal", "seseg_trt.backends"),
+    ("seseg_trt.outputs", "seseg_trt.lanes"),
+    ("seseg_trt.run",),
+    ("seseg_trt.workers",),
+    ("seseg_trt.files", "seseg_trt.segmenter"),
+    ("seseg_trt.quality", "seseg_trt.doctor"),
+    ("seseg_trt.reports", "engine"),
+    ("seseg_trt.cli", "seseg_trt.__main__", "engine.build_images", "build_engine", "benchmarks"),
+)
+ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FACE = {"seseg_trt"}  # the package's own __init__ names the public things of every floor, and loads them when they are used
 HEAVY = (
     "openvino",
@@ -56,7 +48,7 @@ HEAVY = (
 
 def _modules() -> dict[str, Path]:
     found = {}
-    for path in [*ROOT.glob("seseg_trt/**/*.py"), *ROOT.glob("engine/**/*.py")]:
+    for path in [ROOT / "build_engine.py", *(p for folder in FOLDERS for p in ROOT.glob(f"{folder}/**/*.py"))]:
         parts = path.relative_to(ROOT).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
@@ -65,26 +57,20 @@ def _modules() -> dict[str, Path]:
 MODULES = _modules()
 
 
-def _floor(module: str) -> int:
-    while module not in FLOORS:
+def _room(module: str) -> str:
+    while module not in ROOMS:
         module = module.rpartition(".")[0]
-    return FLOORS[module]
+    return module
 
 
-def _imports(module: str, path: Path) -> Iterator[tuple[str, ast.stmt, bool]]:
-    """Yield each imported module of this project or of others, the statement, and whether it is for type checkers alone."""
+def _imports(module: str, path: Path) -> Iterator[tuple[str, ast.stmt]]:
+    """Yield each imported module of this project or of others, with its statement."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, node, node in typing_only
+                yield alias.name, node
         elif isinstance(node, ast.ImportFrom):
             base = package
             for _ in range(node.level - 1):
@@ -92,17 +78,43 @@ def _imports(module: str, path: Path) -> Iterator[tuple[str, ast.stmt, bool]]:
             source = ".".join(filter(None, [base if node.level else "", node.module]))
             for alias in node.names:
                 inner = f"{source}.{alias.name}"
-                yield inner if inner in MODULES else source, node, node in typing_only
+                yield inner if inner in MODULES else source, node
 
 
-@pytest.mark.parametrize("module", sorted(set(MODULES) - FACE))
-def test_a_file_imports_from_its_own_floor_or_those_below(module: str) -> None:
-    above = {
-        name
-        for name, _, typing_only in _imports(module, MODULES[module])
-        if name in MODULES and name not in FACE and not typing_only and _floor(name) > _floor(module)
+def _graph() -> dict[str, set[str]]:
+    """Return what each module imports, wherever in the file, for type checkers too. The package's face may name any floor."""
+    return {
+        module: {name for name, _ in _imports(module, path) if name in MODULES and name != module} - FACE
+        for module, path in MODULES.items()
+        if module not in FACE
     }
-    assert not above, f"{module} (floor {_floor(module)}) imports {above}"
+
+
+GRAPH = _graph()
+
+
+@pytest.mark.parametrize("module", sorted(GRAPH))
+def test_a_file_imports_from_its_own_floor_or_those_below(module: str) -> None:
+    above = {name for name in GRAPH[module] if ROOMS[_room(name)] > ROOMS[_room(module)]}
+    assert not above, f"{module} imports from floors above {_room(module)}: {above}"
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    _refuse_circles(GRAPH)
+
+
+def test_no_rooms_import_one_another_in_a_circle() -> None:
+    rooms: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for module, names in GRAPH.items():
+        rooms[_room(module)] |= {_room(name) for name in names} - {_room(module)}
+    _refuse_circles(rooms)
+
+
+def _refuse_circles(graph: dict[str, set[str]]) -> None:
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" > ".join(reversed(error.args[1])))
 
 
 def test_seseg_trt_never_imports_engine() -> None:
@@ -110,7 +122,7 @@ def test_seseg_trt_never_imports_engine() -> None:
         module
         for module, path in MODULES.items()
         if module.startswith("seseg_trt")
-        for name, _, _ in _imports(module, path)
+        for name, _ in _imports(module, path)
         if name.startswith("engine")
     }
     assert not guilty
@@ -127,12 +139,7 @@ def test_heavy_libraries_are_imported_late(module: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    sorted(
-        p.relative_to(ROOT).as_posix()
-        for folder in ("seseg_trt", "engine", "benchmarks")
-        for p in ROOT.glob(f"{folder}/**/*.py")
-        if "/." not in p.as_posix()
-    ),
+    sorted(p.relative_to(ROOT).as_posix() for folder in FOLDERS for p in ROOT.glob(f"{folder}/**/*.py")),
 )
 def test_no_file_is_much_over_350_lines(path: str) -> None:
     assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= LONGEST
@@ -142,5 +149,5 @@ def test_the_drawing_names_every_room() -> None:
     drawing = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     for module in MODULES:
         parts = module.split(".")
-        if parts[0] == "seseg_trt" and len(parts) == 2 and not parts[1].startswith("__"):
-            assert parts[1] in drawing, module
+        if parts[0] == "seseg_trt" and module not in FACE and not parts[-1].startswith("__"):
+            assert parts[1] in drawing and parts[-1] in drawing, module

@@ -1,1 +1,1 @@
-"""Backends: pixels to confidence. Each module loads its library only when a backend is made."""
+"""Backends: run the network on images. Each module imports its library when a backend is created."""

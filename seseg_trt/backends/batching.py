@@ -1,4 +1,4 @@
-"""The decisions of a GPU backend that need no GPU: how a batch is cut, which profile takes it, when a graph is made."""
+"""Decide how a GPU backend runs a batch: how to split it, with which profile, and when to capture a CUDA graph. Needs no GPU."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from ..errors import DeviceError, ModelError
-from ..plan_identity import Profile, format_profile
+from ..models.plan_identity import Profile, format_profile
+
+if TYPE_CHECKING:
+    from ..cuda.device import Graph
 
 _log = logging.getLogger(__name__)
 
 
 def choose_profile(profiles: tuple[Profile, ...], batch: int) -> int | None:
-    """Return the index of the profile that is fastest for a batch, or None if none takes it.
+    """Return the index of the fastest optimization profile for a batch, or None if none accepts it.
 
-    A plan is fastest at a profile's best size, and a narrow profile knows more than a wide one.
+    TensorRT tunes a profile for its best size, so prefer the profile whose best size is nearest, then the narrowest one.
     """
     fitting = [i for i, (low, _, high) in enumerate(profiles) if low <= batch <= high]
     if not fitting:
@@ -27,12 +30,18 @@ def choose_profile(profiles: tuple[Profile, ...], batch: int) -> int | None:
 
 @functools.lru_cache(maxsize=64)
 def split_batch(count: int, profiles: tuple[Profile, ...], limit: int) -> tuple[int, ...]:
-    """Cut ``count`` images into the fewest batches that the profiles take, each of at most ``limit``; large ones first.
+    """Split ``count`` images into batches that the profiles accept, as few as possible and the largest first. Nothing is padded.
 
-    The last one is as small as it comes: nothing is padded.
+    Args:
+        count: the number of images.
+        profiles: the plan's profiles, (least, best, most) images each.
+        limit: the largest batch to use.
+
+    Returns:
+        The batch sizes; they add up to ``count``.
 
     Raises:
-        ModelError: no such cut exists.
+        ModelError: the images can't be split that way.
     """
     sizes = [n for n in range(1, limit + 1) if choose_profile(profiles, n) is not None]
     if sizes:
@@ -40,39 +49,43 @@ def split_batch(count: int, profiles: tuple[Profile, ...], limit: int) -> tuple[
         whole, rest = divmod(count, most)
         if not rest or rest in sizes:
             return (most,) * whole + ((rest,) if rest else ())
-        # The last batch is too small for every profile: take it and one before it apart in another way.
-        for borrowed in range(1, min(whole, 2) + 1):
-            cut = _cut(rest + borrowed * most, tuple(sizes))
-            if cut is not None:
-                return (most,) * (whole - borrowed) + cut
+        # No profile accepts the last batch: split it together with full batches in another way. More of these than images in one can't help.
+        borrowed = min(whole, most)
+        splits = _shortest_splits(rest + borrowed * most, tuple(sizes))
+        for taken_back in range(borrowed + 1):
+            split = splits[rest + taken_back * most]
+            if split is not None:
+                return (most,) * (whole - taken_back) + split
     taken = ", ".join(format_profile(p) for p in profiles)
     raise ModelError(
-        f"the plan takes batches of {taken}, and {count} images can't be cut into such of at most {limit}",
+        f"the plan takes batches of {taken}, and {count} images can't be split into such batches of at most {limit}",
         "build it again with --batch 1:OPT:MAX",
     )
 
 
-def _cut(count: int, sizes: tuple[int, ...]) -> tuple[int, ...] | None:
-    best: list[tuple[int, ...] | None] = [()] + [None] * count
+def _shortest_splits(count: int, sizes: tuple[int, ...]) -> list[tuple[int, ...] | None]:
+    """Return the shortest split of each number of images up to ``count``, or None; by dynamic programming."""
+    best: list[tuple[int, ...] | None] = [()]
     for total in range(1, count + 1):
-        for size in sizes:
-            if size > total:
-                break
-            before = best[total - size]
-            if before is not None and (best[total] is None or len(before) + 1 < len(best[total] or ())):
-                best[total] = (size, *before)
-    return best[count]
+        splits = [(size, *rest) for size in sizes if size <= total and (rest := best[total - size]) is not None]
+        best.append(min(splits, key=len, default=None))
+    return best
 
 
 class BatchLimit:
-    """The largest batch that is tried: halved when the GPU's memory does not hold it."""
+    """The largest batch to try. It is halved when the GPU runs out of memory."""
 
     def __init__(self, most: int) -> None:
         self.value = most
         self._said = False
 
     def halve(self, tried: int, cause: DeviceError) -> None:
-        """Go on with half of the batch that was tried; where that was one image, raise ``cause``. Said once."""
+        """Set the limit to half of the batch that failed, and warn the first time.
+
+        Args:
+            tried: the size of the batch that failed.
+            cause: the error; it is raised if the batch was a single image.
+        """
         if tried <= 1:
             raise cause
         self.value = min(self.value, tried) // 2
@@ -81,47 +94,34 @@ class BatchLimit:
         self._said = True
 
 
-class Replayable(Protocol):
-    """What a recording gives: :class:`seseg_trt.cuda.Graph`, for one."""
+class GraphCache:
+    """An LRU cache of CUDA graphs. Work is captured at its second run with the same shapes and addresses.
 
-    def close(self) -> None:
-        """Give back what it holds."""
-        ...
-
-
-R = TypeVar("R", bound=Replayable)
-
-
-class GraphCache(Generic[R]):
-    """When work is recorded as a graph: at its second run with the same shapes and addresses.
-
-    The first run is the warm-up that TensorRT asks for, and a caller whose addresses never return pays for no recording.
+    The first run is the warm-up that TensorRT requires before a capture. Callers that never reuse an address pay for no capture.
     """
 
     def __init__(self, capacity: int = 16) -> None:
         self._capacity = capacity
-        self._graphs: OrderedDict[Hashable, R | None] = OrderedDict()
+        self._graphs: OrderedDict[Hashable, Graph | None] = OrderedDict()
 
-    def get(self, key: Hashable, record: Callable[[], R]) -> R | None:
-        """Return the graph for ``key``, recorded now if this is its second run; None: run it as it is."""
+    def get(self, key: Hashable, record: Callable[[], Graph]) -> Graph | None:
+        """Return the graph for ``key``, calling ``record`` at the key's second run; return None at its first: run without a graph."""
         if key not in self._graphs:
             self._graphs[key] = None
             if len(self._graphs) > self._capacity:
                 self._close(self._graphs.popitem(last=False)[1])
             return None
         self._graphs.move_to_end(key)
-        graph = self._graphs[key]
-        if graph is None:
-            graph = self._graphs[key] = record()
+        graph = self._graphs[key] = self._graphs[key] or record()
         return graph
 
     def clear(self) -> None:
-        """Forget all: an address that they hold has changed."""
+        """Close and remove all graphs. Needed when an address changes that they use."""
         for graph in self._graphs.values():
             self._close(graph)
         self._graphs.clear()
 
     @staticmethod
-    def _close(graph: R | None) -> None:
+    def _close(graph: Graph | None) -> None:
         if graph is not None:
             graph.close()

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the default backend of a machine without a GPU."""
+"""The OpenVINO backend on the CPU, the default on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -12,57 +12,59 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME, Artifact
-from ..errors import DeviceError, ModelError
+from ..errors import DeviceError, ModelError, import_late
+from ..models.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME, Artifact
+from .base import GraphBackend
 
 if TYPE_CHECKING:
-    from .base import Confidence, Images
+    from .base import Images
 
 
 _first_use = threading.Lock()
-"""OpenVINO's bindings set up things of their own at their first use, and wait for Python's lock in the middle of it: two threads that come
-there together, one with that lock and one with theirs, wait for each other for ever (seen with OpenVINO 2026.4 on Python 3.13)."""
+"""Serialises the first inference. OpenVINO's bindings initialise themselves at first use under a lock of their own and acquire the GIL
+meanwhile, so two threads can deadlock there (seen with OpenVINO 2026.4 on Python 3.13)."""
 
 
 COPIES_AT_MOST = 4
-"""Copies of the network that run at once. Each has weights of its own, so memory bounds them; what pays was measured on two cores alone."""
+"""The most copies of the network that run at once. Each copy has its own weights, so memory limits the number."""
 
 
-class OpenVINOBackend:
-    """A graph compiled for this machine's CPU.
+class OpenVINOBackend(GraphBackend):
+    """A backend that runs an ONNX graph with OpenVINO on this machine's CPU.
 
-    The batch is fixed at one image: batches gain nothing on a CPU, a fixed shape is planned better, and an image's map then
-    can't depend on its neighbours. ``infer`` may be called from several threads; with ``throughput`` that many of them run at once,
-    else they take turns. How many cores an image has changes no bit of its map.
+    The batch size is fixed at 1: larger batches are no faster on a CPU, OpenVINO optimises a fixed shape better, and an image's map can't
+    depend on its neighbours. ``infer`` is thread-safe: up to ``concurrency`` calls run at once, others wait. The number of cores does
+    not change the maps.
 
     Args:
         artifact: an ONNX graph.
-        threads: how many cores it may use; None: all.
-        throughput: the most images a second from several callers (copies of the network, a core or a few for each), in place of the
-            shortest time for one (all cores for each image).
+        threads: how many cores to use; None for all.
+        throughput: optimise for images per second with several callers (several copies of the network on a part of the cores each)
+            instead of the latency of one image (all cores for each image).
         float_output: make ``p`` available through :meth:`infer_with_float`.
+
+    Raises:
+        DeviceError: OpenVINO is not installed, or its copies of the network give different maps.
+        ModelError: OpenVINO can't load the graph.
     """
 
     name = "openvino"
     device = "cpu"
 
     def __init__(self, artifact: Artifact, *, threads: int | None = None, throughput: bool = False, float_output: bool = False) -> None:
-        try:
-            import openvino as ov
-        except ImportError as error:
-            raise DeviceError(f"OpenVINO can't be imported: {error}", "pip install openvino") from error
-        self.input_size = artifact.input_size
-        size = artifact.input_size
+        super().__init__(float_output)
+        ov = import_late("openvino", "OpenVINO can't be imported", "pip install openvino")
+        size = self.input_size = artifact.input_size
         cores = threads or len(os.sched_getaffinity(0))
         self.concurrency = min(cores, COPIES_AT_MOST) if throughput else 1
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            # CPUs with AMX or AVX512-BF16 would otherwise run FP32 graphs in BF16, and the masks would not be the original's.
+            # OpenVINO would run FP32 graphs in BF16 on CPUs with AMX or AVX512-BF16, and the masks would differ from the original's.
             "INFERENCE_PRECISION_HINT": "f32",
         }
         if self.concurrency > 1:
-            # Copies, not streams of one: streams share their rearranged weights, and those of an 8-bit graph came out wrong in every
-            # second start (OpenVINO 2026.4), with masks that looked like masks.
+            # Use copies, not streams of one network. Streams share their reordered weights, and OpenVINO 2026.4 reordered those of
+            # 8-bit graphs wrongly in every second start, giving wrong but plausible masks.
             config |= {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": cores // self.concurrency, "ENABLE_CPU_PINNING": False}
         elif threads is not None:
             config["INFERENCE_NUM_THREADS"] = threads
@@ -75,70 +77,59 @@ class OpenVINOBackend:
             copies = [core.compile_model(model, "CPU", config) for _ in range(self.concurrency)]
         except RuntimeError as error:
             raise ModelError(
-                f"OpenVINO {ov.__version__.split('-')[0]} can't take {artifact.path}: {_first_line(error)}",
+                f"OpenVINO {ov.__version__.split('-')[0]} can't load {artifact.path}: {_last_line(error)}",
                 "try --backend onnxruntime, or make the graph again with build_engine.py",
             ) from error
         self.description = f"OpenVINO {ov.__version__.split('-')[0]} on {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for compiled in copies:
             self._idle.put(compiled.create_infer_request())
-        self._float_output = float_output
         with _first_use:
             self._check_copies()
 
     def _check_copies(self) -> None:
-        """Run each copy once, and hold them against each other."""
+        """Run each copy of the network on the same image; raise DeviceError if the maps differ."""
         probe = np.random.default_rng(0).integers(0, 256, (self.input_size, self.input_size, 3), np.uint8)
         maps = []
-        for _ in range(self.concurrency):  # the idle ones take turns
+        for _ in range(self.concurrency):  # the queue is FIFO, so each run uses the next copy
             with self._run(probe) as results:
                 maps.append(np.array(results[OUTPUT_NAME][0]))
         if any((other != maps[0]).any() for other in maps[1:]):
             raise DeviceError(
                 "OpenVINO's copies of one network give different masks, so none can be trusted",
-                "please report it with this machine's `seseg-trt doctor`; --backend onnxruntime or --threads 1 goes another way",
+                "try --backend onnxruntime or --threads 1, and please report this with the output of `seseg-trt doctor`",
             )
 
-    def infer(self, images: Images) -> Confidence:
-        """Run the network: uint8 [N, S, S, 3] to uint8 [N, S, S]. See :class:`seseg_trt.backends.base.Backend`."""
-        maps = np.empty(images.shape[:3], np.uint8)
-        for image, target in zip(images, maps, strict=True):
+    def _outputs(self, names: list[str], images: Images) -> list[Any]:
+        outputs = [np.empty(images.shape[:3], np.uint8 if name == OUTPUT_NAME else np.float32) for name in names]
+        for index, image in enumerate(images):
             with self._run(image) as results:
-                target[...] = results[OUTPUT_NAME][0]
-        return maps
-
-    def infer_with_float(self, images: Images) -> tuple[Confidence, npt.NDArray[np.float32]]:
-        """Run the network and return its maps with the confidence itself, float32 [N, S, S] of 0..1."""
-        if not self._float_output:
-            raise DeviceError("this backend was made without its float output", "make it with float_output=True")
-        maps, floats = np.empty(images.shape[:3], np.uint8), np.empty(images.shape[:3], np.float32)
-        for image, target, float_target in zip(images, maps, floats, strict=True):
-            with self._run(image) as results:
-                target[...], float_target[...] = results[OUTPUT_NAME][0], results[FLOAT_OUTPUT_NAME][0]
-        return maps, floats
+                for name, output in zip(names, outputs, strict=True):
+                    output[index] = results[name][0]
+        return outputs
 
     @contextlib.contextmanager
     def _run(self, image: npt.NDArray[np.uint8]) -> Iterator[Any]:
-        """Give the results, which lie in the request's own memory: they hold until the request is another's."""
+        """Run the network on one image and yield the results. They share the request's memory and are valid inside the block alone."""
         request = self._idle.get()
         if request is None:
-            self._idle.put(None)  # for the next one who asks
+            self._idle.put(None)  # wake the next waiting thread
             raise DeviceError("the backend is closed", "make another")
         try:
             yield request.infer({INPUT_NAME: np.ascontiguousarray(image[np.newaxis])}, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
-            raise DeviceError(f"OpenVINO failed on an image: {_first_line(error)}") from error
+            raise DeviceError(f"OpenVINO failed on an image: {_last_line(error)}") from error
         finally:
             self._idle.put(request)
 
     def close(self) -> None:
-        """Give back the compiled network."""
+        """Release the compiled networks. Later calls raise DeviceError."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._idle.get_nowait()
         self._idle.put(None)
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""TensorRT's two flavours, 10.13 to 11 and TensorRT for RTX: one table of how they differ, and what both need from us."""
+"""Wrap the Python APIs of the two runtimes, TensorRT (10.13 to 11) and TensorRT for RTX: their differences, logging and progress."""
 
 from __future__ import annotations
 
@@ -12,72 +12,52 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import DeviceError
-from ..plan_identity import Runtime
+from ..errors import DeviceError, install_hint
+from ..models.plan_identity import Runtime
 
 _log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-"""Called with a phase's name, the steps done and the steps in all."""
+"""A callback for a build's progress: the phase's name, the steps done, the total steps."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Flavour:
-    """How one flavour differs from the other.
+    """The properties of a TensorRT runtime.
 
     Attributes:
-        runtime: the name by which users choose it.
-        title: its name for people.
-        modules: where its Python API may lie, best first.
-        min_version: the oldest that has all that we use.
-        extra: what to install.
-        timing_cache: whether layer timings can be kept.
-        targets: whether it builds for GPUs that are not there.
-        own_graphs: whether its runtime makes CUDA graphs by itself.
+        title: the runtime's name in messages.
+        modules: names of the Python module, the preferred one first.
+        min_version: the oldest supported version, (major, minor).
+        extra: the extra of this package that installs it.
+        timing_cache: whether it supports a timing cache.
+        targets: whether it builds plans for GPUs that this machine does not have.
+        own_graphs: whether it captures CUDA graphs by itself.
     """
 
-    runtime: Runtime
     title: str
     modules: tuple[str, ...]
     min_version: tuple[int, int]
     extra: str
-    timing_cache: bool
-    targets: bool
-    own_graphs: bool
+    timing_cache: bool = False
+    targets: bool = False
+    own_graphs: bool = False
 
 
 FLAVOURS: dict[Runtime, Flavour] = {
-    "tensorrt": Flavour(
-        runtime="tensorrt",
-        title="TensorRT",
-        modules=("tensorrt", "tensorrt_bindings"),
-        min_version=(10, 13),
-        extra="gpu",
-        timing_cache=True,
-        targets=False,
-        own_graphs=False,
-    ),
-    "rtx": Flavour(
-        runtime="rtx",
-        title="TensorRT for RTX",
-        modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
-        min_version=(1, 7),
-        extra="rtx",
-        timing_cache=False,
-        targets=True,
-        own_graphs=True,
-    ),
+    "tensorrt": Flavour("TensorRT", ("tensorrt", "tensorrt_bindings"), (10, 13), "gpu", timing_cache=True),
+    "rtx": Flavour("TensorRT for RTX", ("tensorrt_rtx", "tensorrt_rtx_bindings"), (1, 7), "rtx", targets=True, own_graphs=True),
 }
 
 
 def load(runtime: Runtime) -> Any:
-    """Import a flavour's Python module.
+    """Import a runtime's Python module.
 
     Raises:
-        DeviceError: it is not installed, its libraries don't load, or it is too old.
+        DeviceError: the runtime is not installed, can't be loaded, or is too old.
     """
     flavour = FLAVOURS[runtime]
-    hint = f"pip install 'seseg_trt[{flavour.extra}]'"
+    hint = install_hint(flavour.extra)
     for name in flavour.modules:
         try:
             trt = importlib.import_module(name)
@@ -88,46 +68,42 @@ def load(runtime: Runtime) -> Any:
         version = tuple(int(n) for n in re.findall(r"\d+", trt.__version__)[:2])
         if version < flavour.min_version:
             least = ".".join(map(str, flavour.min_version))
-            raise DeviceError(f"{flavour.title} {trt.__version__} is too old: {least} is the least", hint)
+            raise DeviceError(f"{flavour.title} {trt.__version__} is too old: {least} or later is needed", hint)
         return trt
     raise DeviceError(f"{flavour.title} is not installed", hint)
 
 
-def version(runtime: Runtime) -> str:
-    """Return the installed version, all its parts; raise DeviceError as :func:`load` does."""
-    return str(load(runtime).__version__)
-
-
 class Messages:
-    """TensorRT's messages: all go to the log, and warnings and errors are also kept for the error that we raise."""
+    """A collector of TensorRT's messages. All are logged; warnings and errors can also be collected for an exception's text."""
 
     def __init__(self) -> None:
         self._kept: list[str] | None = None
-        self.turn = threading.Lock()
+        self._turn = threading.Lock()
 
     def add(self, severe: bool, text: str) -> None:
-        """Take one message."""
+        """Log a message, and collect it if it is a warning or an error."""
         _log.log(logging.WARNING if severe else logging.DEBUG, "%s", text)
         if severe and self._kept is not None:
             self._kept.append(text)
 
     @contextmanager
     def kept(self) -> Iterator[list[str]]:
-        """Collect the warnings and errors of the block."""
-        messages: list[str] = []
-        self._kept = messages
-        try:
-            yield messages
-        finally:
-            self._kept = None
+        """Collect the warnings and errors inside the block. One thread does so at a time."""
+        with self._turn:
+            messages: list[str] = []
+            self._kept = messages
+            try:
+                yield messages
+            finally:
+                self._kept = None
 
 
 @functools.cache
 def logger(runtime: Runtime) -> tuple[Any, Messages]:
-    """Return the flavour's ``ILogger`` and what collects its messages.
+    """Return the runtime's ``ILogger`` and the collector of its messages.
 
-    There is one for the life of the process: TensorRT keeps the first that it is given, ignores any other with a warning,
-    and calls it as long as anything made with it lives.
+    There is one logger for the lifetime of the process: TensorRT keeps the first one that it gets, ignores others with a warning, and
+    calls it for as long as any object made with it exists.
     """
     trt = load(runtime)
     messages = Messages()
@@ -145,8 +121,8 @@ def logger(runtime: Runtime) -> tuple[Any, Messages]:
 def progress_monitor(trt: Any, progress: Progress | None) -> Any:
     """Return an ``IProgressMonitor`` that calls ``progress``.
 
-    An exception must not pass through TensorRT's own code: it ends the build, and lies in ``failure`` until the caller
-    raises it. That goes for Ctrl-C too, which Python notices here, in the midst of a long build.
+    An exception must not propagate through TensorRT's C++ code. It cancels the build and is stored in ``failure``, for the caller to
+    raise. This includes KeyboardInterrupt: during a build, Python handles Ctrl-C in these callbacks.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

@@ -1,52 +1,52 @@
-"""From an ONNX graph to a TensorRT plan with its identity.
+"""Build a TensorRT plan with its identity from an ONNX graph.
 
-The network is strongly typed: its precision is the graph's, and no builder flag changes it (TensorRT 11 has none left).
-TensorRT for RTX builds for GPUs that are not there; TensorRT itself builds on the GPU that will run the plan.
+The network is strongly typed: the graph alone decides the precision, not builder flags (TensorRT 11 has none for it).
+TensorRT for RTX builds plans without a GPU. TensorRT builds on the GPU that will run the plan.
 """
 
 from __future__ import annotations
 
 import logging
+import operator
 import os
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..artifact import INPUT_NAME, Artifact, load_artifact
+from ..cuda import driver
 from ..errors import DeviceError, ModelError
-from ..plan_file import only_builder, read_identity, write_plan
-from ..plan_identity import BuildOptions, PlanIdentity, plan_key
+from ..models.artifact import INPUT_NAME, load_artifact
+from ..models.plan_file import only_builder, read_identity, write_plan
+from ..models.plan_identity import BuildOptions, PlanIdentity, plan_key
+from ..storage.atomic import atomic_write
 from .tensorrt_api import FLAVOURS, Progress, load, logger, progress_monitor
-
-if TYPE_CHECKING:
-    from ..driver import Gpu
 
 _log = logging.getLogger(__name__)
 
 _MESSAGES_SHOWN = 8
+_DECISIVE = operator.attrgetter("graph_sha256", "version", "targets", "options")
 
 
 def plan_name(stem: str, identity: PlanIdentity) -> str:
-    """Return a file name for a plan that lies beside others: ``model.fp16.rtx.sm86-sm89.plan``."""
+    """Return a plan's file name, such as ``model.fp16.rtx.sm86-sm89.plan``."""
     return f"{stem}.{identity.precision}.{identity.runtime}.{'-'.join(identity.targets)}.plan"
 
 
 def expected_identity(graph: Path, options: BuildOptions) -> PlanIdentity:
-    """Return the identity that a plan built now would have, without the plan's own size and hash.
+    """Return the identity of a plan that would be built now, without the plan's size and hash.
 
     Raises:
-        ModelError: the graph is not one of this network.
+        ModelError: the file is not a graph of this network.
         DeviceError: the runtime is not installed; or, for ``tensorrt``, there is no GPU to build on.
     """
     artifact = load_artifact(graph)
     if artifact.kind != "onnx":
         raise ModelError(f"{graph} is a plan already", "plans are built from an ONNX graph: give --model an .onnx file")
-    trt = load(options.runtime)
-    gpu = None if FLAVOURS[options.runtime].targets else _building_gpu()
-    return _identity(artifact, options, trt.__version__, gpu)
-
-
-def _identity(artifact: Artifact, options: BuildOptions, version: str, gpu: Gpu | None) -> PlanIdentity:
+    version = load(options.runtime).__version__
+    gpus: tuple[driver.Gpu, ...] = ()
+    if not FLAVOURS[options.runtime].targets:
+        gpus = driver.driver_report().gpus[:1]
+        if not gpus:
+            raise DeviceError("TensorRT builds on a GPU, and the driver shows none", "--runtime rtx builds without one")
     return PlanIdentity(
         graph_sha256=artifact.sha256,
         graph_name=artifact.path.name,
@@ -55,39 +55,29 @@ def _identity(artifact: Artifact, options: BuildOptions, version: str, gpu: Gpu 
         precision=artifact.precision,
         version=version,
         options=options,
-        targets=options.targets if gpu is None else (gpu.sm,),
-        gpu="" if gpu is None else gpu.name,
+        targets=tuple(gpu.sm for gpu in gpus) or options.targets,
+        gpu="".join(gpu.name for gpu in gpus),
         metadata=artifact.metadata,
     )
 
 
-def _building_gpu() -> Gpu:
-    from ..driver import driver_report
-
-    gpus = driver_report().gpus
-    if not gpus:
-        raise DeviceError("TensorRT builds on a GPU, and the driver shows none", "--runtime rtx builds without one")
-    return gpus[0]
-
-
 def build_plan(graph: Path, out: Path, options: BuildOptions, progress: Progress | None = None) -> PlanIdentity:
-    """Build a plan, unless one with the same identity lies there already.
+    """Build a plan, unless ``out`` already holds one with the same identity.
 
-    Of several processes that build the same file one builds, and the others wait and take its result. The file appears
-    whole or not at all.
+    If several processes build the same file, one builds and the others wait for its result. The file is written atomically.
 
     Args:
         graph: an ONNX graph of this network.
-        out: where the plan goes; another plan there is replaced.
-        options: how.
-        progress: called from the building thread with the phase's name, the steps done and the steps in all. What it
-            raises ends the build and is raised again.
+        out: the path of the plan. A plan with another identity is replaced.
+        options: how to build.
+        progress: called from the building thread with the phase's name, the steps done and the total steps. An exception that it
+            raises cancels the build and propagates.
 
     Returns:
         The plan's identity.
 
     Raises:
-        ModelError: the graph is not one of this network, or TensorRT refuses it; its messages are in the error.
+        ModelError: the file is not a graph of this network, or TensorRT refuses it. The error includes TensorRT's messages.
         DeviceError: the runtime or its GPU is missing, or the build failed.
         UsageError: ``out`` can't be written.
     """
@@ -95,14 +85,14 @@ def build_plan(graph: Path, out: Path, options: BuildOptions, progress: Progress
 
 
 def cached_plan(graph: Path, folder: Path, options: BuildOptions, progress: Progress | None = None) -> tuple[Path, PlanIdentity, bool]:
-    """Find the plan of a graph in a folder of plans, or build it there, once.
+    """Return the plan of a graph from a folder of plans, building it there the first time.
 
-    The file's name holds the key of all that decides the plan: another graph, option, TensorRT or GPU has another file.
+    The file name contains a hash of everything that determines the plan: graph, options, TensorRT version and GPU.
 
     Args:
         graph: an ONNX graph of this network.
-        folder: of plans.
-        options: how it is built.
+        folder: the folder of plans.
+        options: how to build.
         progress: as in :func:`build_plan`.
 
     Returns:
@@ -141,21 +131,15 @@ def _same_plan(out: Path, wanted: PlanIdentity) -> PlanIdentity | None:
         there = read_identity(out)
     except ModelError:
         return None
-    same = (there.graph_sha256, there.version, there.targets, there.options) == (
-        wanted.graph_sha256,
-        wanted.version,
-        wanted.targets,
-        wanted.options,
-    )
-    return there if same else None
+    return there if _DECISIVE(there) == _DECISIVE(wanted) else None
 
 
 def serialize(graph: Path, options: BuildOptions, input_size: int, progress: Progress | None = None) -> memoryview:
-    """Run TensorRT's builder and return its bytes; raises as :func:`build_plan` does."""
+    """Run TensorRT's builder and return the serialised plan; raise as :func:`build_plan` does."""
     trt = load(options.runtime)
     flavour = FLAVOURS[options.runtime]
     log, messages = logger(options.runtime)
-    with messages.turn, messages.kept() as said:
+    with messages.kept() as said:
         try:
             builder = trt.Builder(log)
         except TypeError as error:
@@ -163,7 +147,8 @@ def serialize(graph: Path, options: BuildOptions, input_size: int, progress: Pro
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
         if not parser.parse_from_file(str(graph)):
-            reasons = [_fault(parser.get_error(i)) for i in range(parser.num_errors)]
+            faults = [parser.get_error(i) for i in range(parser.num_errors)]
+            reasons = [f"node {fault.node()} ({fault.node_operator()} {fault.node_name()!r}): {fault.desc()}" for fault in faults]
             raise ModelError(
                 _with_messages(f"{flavour.title} {trt.__version__} can't read {graph}", reasons or said),
                 "build_engine.py makes graphs that it reads",
@@ -192,29 +177,18 @@ def serialize(graph: Path, options: BuildOptions, input_size: int, progress: Pro
         return memoryview(plan)
 
 
-def _fault(fault: Any) -> str:
-    return f"node {fault.node()} ({fault.node_operator()} {fault.node_name()!r}): {fault.desc()}"
-
-
 def _configure(trt: Any, config: Any, options: BuildOptions) -> None:
-    # TF32 is on by default, and would give an FP32 graph masks of its own.
+    # TF32 is on by default and would change the masks of an FP32 graph.
     config.clear_flag(trt.BuilderFlag.TF32)
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
     if options.tiling_level is not None:
-        config.tiling_optimization_level = {
-            "none": trt.TilingOptimizationLevel.NONE,
-            "fast": trt.TilingOptimizationLevel.FAST,
-            "moderate": trt.TilingOptimizationLevel.MODERATE,
-            "full": trt.TilingOptimizationLevel.FULL,
-        }[options.tiling_level]
+        config.tiling_optimization_level = getattr(trt.TilingOptimizationLevel, options.tiling_level.upper())
     if options.hardware_compatibility != "none":
-        config.hardware_compatibility_level = {
-            "ampere_plus": trt.HardwareCompatibilityLevel.AMPERE_PLUS,
-            "same_compute_capability": trt.HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY,
-        }[options.hardware_compatibility]
+        level = options.hardware_compatibility.upper()
+        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if FLAVOURS[options.runtime].targets:
@@ -228,7 +202,7 @@ def _use_timing_cache(config: Any, path: Path) -> None:
         kept = path.read_bytes()
     except OSError:
         kept = b""
-    # A cache of another GPU or version is refused: then the timings are taken anew, and replace it.
+    # TensorRT refuses a cache of another GPU or version: start with an empty one, which replaces it.
     if not config.set_timing_cache(config.create_timing_cache(kept), False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
@@ -239,11 +213,10 @@ def _keep_timing_cache(config: Any, path: Path) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with atomic_write(path) as file:
             file.write(timings.serialize())
-        Path(file.name).replace(path)
     except OSError as error:
-        # The plan is there; only the next build will be slower.
+        # The plan itself was built; only the next build will be slower.
         _log.warning("the timing cache %s can't be kept: %s", path, os.strerror(error.errno or 0))
 
 

@@ -1,10 +1,9 @@
-"""One stream of a TensorRT engine: its execution contexts, its memory, its CUDA graphs.
+"""Run a TensorRT engine on one CUDA stream, with its own execution contexts, memory and CUDA graphs.
 
-Engines are shared by streams, contexts are not. A context serves one profile, and where a graph may be made of it one batch
-size, since another shape changes what the graph relies on (TensorRT's guide: one context for one captured graph, with
-shared memory). All contexts of a stream share one piece of scratch memory, which is as large as the shapes that ran so far
-need: so a smaller batch really needs less, which TensorRT's own allocation (for the largest shape of the profile) does not
-give.
+Streams share the engine, but not contexts. A context serves one profile. If its work may be captured as a CUDA graph it also serves one
+batch size, because a change of shape invalidates the graph (TensorRT's guide: one context for each captured graph). All contexts of a
+stream share one scratch buffer, sized for the largest batch so far. TensorRT's own allocation would be sized for the profile's
+largest batch, so a smaller batch would not save memory.
 """
 
 from __future__ import annotations
@@ -15,32 +14,32 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
-from ..cuda import Buffer, Device, Graph, Stream
+from ..cuda.device import Buffer, Device, Graph, Stream
 from ..errors import DeviceError
-from ..plan_identity import PlanIdentity
+from ..models.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
+from ..models.plan_identity import PlanIdentity
 from .batching import GraphCache, choose_profile
 from .tensorrt_api import FLAVOURS
 
 _log = logging.getLogger(__name__)
 
 MAX_GRAPH_BATCH = 32
-"""Launching hundreds of kernels one by one costs what a small batch takes; a large one hides it."""
+"""The largest batch for which CUDA graphs are used. The launches of hundreds of kernels dominate a small batch; a large one hides them."""
 
 _FLOAT_BYTES = 4
 
 _ContextKey = tuple[int, int]
-"""A profile's index, and the one batch size that the context serves; 0: any."""
+"""A profile's index, and the only batch size of the context, or 0 for any."""
 
 
 class InferenceStream:
-    """A stream that runs one engine; one thread at a time may use it.
+    """A CUDA stream that runs an engine. Not thread-safe.
 
     Args:
         trt: the TensorRT module.
         engine: a deserialised engine.
-        identity: of its plan.
-        device: where it runs.
+        identity: the identity of the engine's plan.
+        device: the engine's device.
         graphs: whether CUDA graphs may be used.
     """
 
@@ -53,7 +52,7 @@ class InferenceStream:
         self._runtime_graphs = graphs and FLAVOURS[identity.runtime].own_graphs
         self._contexts: dict[_ContextKey, Any] = {}
         self._bound: dict[_ContextKey, tuple[int, int, int]] = {}
-        self._graphs: GraphCache[Graph] = GraphCache()
+        self._graphs = GraphCache()
         self._scratch: Buffer | None = None
         self._sink: Buffer | None = None
         self._staging: _Staging | None = None
@@ -62,16 +61,16 @@ class InferenceStream:
         self.stream: Stream = device.stream()
 
     def enqueue(self, batch: int, images: int, confidence: int) -> None:
-        """Run the network on this stream, without waiting.
+        """Enqueue the network on this stream, without waiting.
 
         Args:
-            batch: how many images; a profile must take it.
+            batch: the number of images; a profile must accept it.
             images: the address of uint8 [batch, S, S, 3] on the device.
             confidence: the address of uint8 [batch, S, S] on the device.
 
         Raises:
-            OutOfDeviceMemory: the scratch memory for this batch is not there; nothing was enqueued.
-            DeviceError: TensorRT failed.
+            OutOfDeviceMemory: there is too little scratch memory for this batch. Nothing was enqueued.
+            DeviceError: no profile accepts the batch, or TensorRT failed.
         """
         profile = choose_profile(self._identity.options.profiles, batch)
         if profile is None:
@@ -107,20 +106,18 @@ class InferenceStream:
     def _context(self, key: _ContextKey) -> Any:
         context = self._contexts.get(key)
         if context is None:
-            context = self._new_context()
+            trt, engine = self._trt, self._engine
+            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            if self._runtime_graphs:
+                runtime_config = engine.create_runtime_config()
+                runtime_config.set_execution_context_allocation_strategy(strategy)
+                runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+                strategy = runtime_config
+            context = engine.create_execution_context(strategy)
             if context is None or not context.set_optimization_profile_async(key[0], self.stream.handle):
                 raise DeviceError("TensorRT can't make an execution context", "the log has what it said")
             self._contexts[key] = context
         return context
-
-    def _new_context(self) -> Any:
-        trt, engine = self._trt, self._engine
-        if not self._runtime_graphs:
-            return engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        runtime_config = engine.create_runtime_config()
-        runtime_config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        return engine.create_execution_context(runtime_config)
 
     def _bind(self, key: _ContextKey, context: Any, batch: int, images: int, confidence: int) -> None:
         wanted = (batch, images, confidence)
@@ -142,15 +139,15 @@ class InferenceStream:
         self._bound[key] = wanted
 
     def _ensure_memory(self, batch: int, scratch: int) -> None:
-        # Nobody reads the float output here, but TensorRT must write it somewhere.
+        # The float output is not used, but TensorRT needs memory to write it to.
         sink = batch * self._identity.input_size**2 * _FLOAT_BYTES if self._has_float_output else 0
-        if self._scratch is None or scratch > self._scratch.nbytes or (sink and _size(self._sink) < sink):
+        if self._scratch is None or scratch > self._scratch.nbytes or (sink and (self._sink is None or self._sink.nbytes < sink)):
             self._forget_memory()
             self._scratch = self._device.allocate(scratch)
             self._sink = self._device.allocate(sink) if sink else None
 
     def _forget_memory(self) -> None:
-        # Work that is under way still writes there, and every graph and context holds these addresses.
+        # Work in flight still writes to this memory, and graphs and contexts refer to its addresses.
         self.stream.synchronize()
         self._graphs.clear()
         self._bound.clear()
@@ -160,8 +157,11 @@ class InferenceStream:
         self._scratch = self._sink = None
 
     def submit(self, images: npt.NDArray[np.uint8]) -> None:
-        """Send host images uint8 [N, S, S, 3] through the network, without waiting; :meth:`collect` must follow."""
-        staging = self._staging_for(len(images))
+        """Enqueue the network on host images, uint8 [N, S, S, 3], without waiting. Call :meth:`collect` next."""
+        staging = self._staging
+        if staging is None or staging.capacity < len(images):
+            self.trim()
+            staging = self._staging = _Staging(self._device, len(images), self._identity.input_size)
         np.copyto(staging.host_images[: len(images)], images)
         with self._device.active():
             self.stream.copy_in(staging.images.address, staging.host_images[: len(images)])
@@ -169,26 +169,20 @@ class InferenceStream:
             self.stream.copy_out(staging.host_confidence[: len(images)], staging.confidence.address)
 
     def collect(self, confidence: npt.NDArray[np.uint8]) -> None:
-        """Wait for what was submitted and write it into uint8 [N, S, S]."""
+        """Wait for the submitted images and write their maps into ``confidence``, uint8 [N, S, S]."""
         self.stream.synchronize()
         if self._staging is not None:
             np.copyto(confidence, self._staging.host_confidence[: len(confidence)])
 
-    def _staging_for(self, batch: int) -> _Staging:
-        if self._staging is None or self._staging.capacity < batch:
-            self.trim()
-            self._staging = _Staging(self._device, batch, self._identity.input_size)
-        return self._staging
-
     def trim(self) -> None:
-        """Give back all memory that can be had again."""
+        """Release scratch and staging memory. It is allocated again when it is needed."""
         self._forget_memory()
         if self._staging is not None:
             self._staging.free()
             self._staging = None
 
     def close(self) -> None:
-        """Give back everything, after its work."""
+        """Wait for the stream's work and release everything."""
         self.trim()
         with self._device.active():
             self._contexts.clear()
@@ -196,11 +190,11 @@ class InferenceStream:
 
 
 class _Staging:
-    """What a caller on the host needs: page-locked arrays, and their counterparts on the device."""
+    """Pinned host arrays and device buffers for inference on host images."""
 
     def __init__(self, device: Device, capacity: int, size: int) -> None:
         self.capacity = capacity
-        # The page-locked first: they return to their pool by themselves if the device has no room for the others.
+        # Allocate pinned memory first: it returns to its pool by itself if the device allocations fail.
         self.host_images: npt.NDArray[np.uint8] = device.pinned((capacity, size, size, 3))
         self.host_confidence: npt.NDArray[np.uint8] = device.pinned((capacity, size, size))
         self.images = device.allocate(capacity * size * size * 3)
@@ -211,10 +205,6 @@ class _Staging:
             raise
 
     def free(self) -> None:
-        """Give the device's memory back; the page-locked goes back to its pool."""
+        """Free the device memory. Pinned memory returns to its pool by itself."""
         self.images.free()
         self.confidence.free()
-
-
-def _size(buffer: Buffer | None) -> int:
-    return 0 if buffer is None else buffer.nbytes

@@ -1,1 +1,1 @@
-"""Codecs: bytes to pixels and back. Each module loads its library only when it is used."""
+"""Decode files to pixels and encode pixels to files. Each module imports its library on first use."""

@@ -1,138 +1,110 @@
-"""Decode batches with libraries that fail a whole batch for one bad image: nothing is lost, nothing comes twice.
+"""Decode batches with a library that fails the whole batch for one bad image, and still return one result for each image.
 
-Who decodes what: what :mod:`.headers` lets through goes to the batch decoder (DALI). If that refuses the batch, all of it goes to the
-item decoder (nvImageCodec), which answers for each image by itself. What neither decodes goes to Pillow, and so does what was not
-let through: Pillow has the pixels, or the reason that the quarantine names.
+1. Files that :mod:`.headers` accepts go to the batch decoder (DALI).
+2. If DALI refuses the batch, all of it goes to the item decoder (nvImageCodec), which reports a failure for each image separately.
+3. Pillow decodes the rest: files that :mod:`.headers` rejects and images that nvImageCodec can't decode. Pillow returns the pixels, or
+   the reason for the quarantine.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any
 
 from ..errors import BadImage
 from ..options import DecodeOptions
 from . import pillow
 from .headers import NativeImage, native_image
+from .pillow import DecodedBy, DecodedImage
 
 log = logging.getLogger(__name__)
 
 BATCHES_UNDER_SUSPICION = 16
-"""After a batch was refused, so many go to the item decoder at once: damaged files come in swarms, and a refusal costs a batch's work."""
+"""How many batches skip the batch decoder after a refusal. Damaged files come in groups, and a refusal wastes a batch's work."""
 
 
 class BatchRefused(Exception):
-    """A batch decoder gave up a batch; it does not say because of which image."""
+    """The batch decoder failed on a batch; it does not say which image is at fault."""
 
 
-class BatchDecoder(Protocol):
-    """Decodes a batch or none of it; may be called from several threads."""
+DecodeBatch = Callable[[Sequence[bytes]], list[Any]]
+"""Decodes each file to an array, uint8 [H, W, 3], on the host or on the GPU; raises BatchRefused if one can't be decoded. Thread-safe."""
 
-    def decode(self, batch: Sequence[bytes]) -> list[Any]:
-        """Return uint8 [H, W, 3] each, on the host or on the GPU. Raises BatchRefused."""
-        ...
-
-
-class ItemDecoder(Protocol):
-    """Decodes each image of a batch by itself; may be called from several threads."""
-
-    def decode(self, batch: Sequence[bytes]) -> list[Any | None]:
-        """Return uint8 [H, W, 3] for each, or None where it failed."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class DecodedImage:
-    """An image, orientation applied.
-
-    Attributes:
-        image: what the decoder gave: a ``PIL.Image`` of mode RGB from Pillow, else an array, uint8 [H, W, 3].
-        width, height: in pixels.
-        decoded_by: ``dali``, ``nvimgcodec`` or ``pillow``.
-    """
-
-    image: Any
-    width: int
-    height: int
-    decoded_by: Literal["dali", "nvimgcodec", "pillow"]
+DecodeItems = Callable[[Sequence[bytes]], list[Any | None]]
+"""Decodes each file independently to an array, uint8 [H, W, 3], or to None where decoding failed. Thread-safe."""
 
 
 class Decoding:
-    """Routes images to decoders, each image to one after the other until one has it.
+    """A chain of decoders: DALI, nvImageCodec, Pillow. Thread-safe.
 
     Args:
-        options: of the user.
-        batches: DALI.
-        make_items: makes nvImageCodec's decoder; called once, when a batch has been refused.
+        options: the user's decoding options.
+        by_dali: decodes by DALI; None to decode by Pillow alone.
+        make_by_items: creates the nvImageCodec decoder; called once, after the first refused batch.
     """
 
-    def __init__(self, options: DecodeOptions, batches: BatchDecoder, make_items: Callable[[], ItemDecoder]) -> None:
+    def __init__(
+        self,
+        options: DecodeOptions,
+        by_dali: DecodeBatch | None = None,
+        make_by_items: Callable[[], DecodeItems] | None = None,
+    ) -> None:
         self._options = options
-        self._batches = batches
-        self._make_items = make_items
-        self._items: ItemDecoder | None = None
+        self._by_dali = by_dali
+        self._make_by_items = make_by_items
+        self._by_items: DecodeItems | None = None
         self._suspicion = 0
         self._lock = threading.Lock()
 
     def decode(self, batch: Sequence[bytes]) -> list[DecodedImage | BadImage]:
-        """Decode files' bytes; the result has one answer for each, in order. Raises DeviceError alone."""
-        native = {index: image for index, data in enumerate(batch) if (image := native_image(data, self._options)) is not None}
-        found = dict(zip(native, self._decode_native(list(native.values())), strict=True))
+        """Decode files; return an image or the reason of its failure for each, in order.
+
+        Raises:
+            DeviceError: a decoder's library is missing, or its device failed.
+        """
+        found: dict[int, DecodedImage | None] = {}
+        if self._by_dali is not None:
+            native = {index: image for index, data in enumerate(batch) if (image := native_image(data, self._options)) is not None}
+            found = dict(zip(native, self._decode_native(self._by_dali, list(native.values())), strict=True))
         return [found.get(index) or _by_pillow(data, self._options) for index, data in enumerate(batch)]
 
-    def _decode_native(self, images: list[NativeImage]) -> list[DecodedImage | None]:
+    def _decode_native(self, by_dali: DecodeBatch, images: list[NativeImage]) -> list[DecodedImage | None]:
         if not images:
             return []
         encoded = [image.data for image in images]
-        pixels: Sequence[Any | None] | None = None
-        by: Literal["dali", "nvimgcodec"] = "dali"
         if not self._is_suspicious():
             try:
-                pixels = self._batches.decode(encoded)
+                return [_checked(image, array, "dali") for image, array in zip(images, by_dali(encoded), strict=True)]
             except BatchRefused as refusal:
                 log.debug("a batch was refused: %s", refusal)
                 with self._lock:
                     self._suspicion = BATCHES_UNDER_SUSPICION
-        if pixels is None:
-            by, pixels = "nvimgcodec", self._item_decoder().decode(encoded)
-        return [_checked(image, array, by) for image, array in zip(images, pixels, strict=True)]
+        return [_checked(image, array, "nvimgcodec") for image, array in zip(images, self._items()(encoded), strict=True)]
 
     def _is_suspicious(self) -> bool:
         with self._lock:
             self._suspicion -= 1
             return self._suspicion >= 0
 
-    def _item_decoder(self) -> ItemDecoder:
+    def _items(self) -> DecodeItems:
         with self._lock:
-            if self._items is None:
-                self._items = self._make_items()
-            return self._items
-
-
-class PillowDecoding:
-    """Pillow alone, with the same face."""
-
-    def __init__(self, options: DecodeOptions) -> None:
-        self._options = options
-
-    def decode(self, batch: Sequence[bytes]) -> list[DecodedImage | BadImage]:
-        """Decode files' bytes; the result has one answer for each, in order."""
-        return [_by_pillow(data, self._options) for data in batch]
+            if self._by_items is None:
+                assert self._make_by_items is not None
+                self._by_items = self._make_by_items()
+            return self._by_items
 
 
 def _by_pillow(data: bytes, options: DecodeOptions) -> DecodedImage | BadImage:
     try:
-        decoded = pillow.decode(data, options)
+        return pillow.decode(data, options)
     except BadImage as bad:
         return bad
-    return DecodedImage(decoded.image, decoded.width, decoded.height, "pillow")
 
 
-def _checked(source: NativeImage, array: Any | None, by: Literal["dali", "nvimgcodec"]) -> DecodedImage | None:
-    """Return an image whose size is what its header says; anything else is Pillow's to look at."""
+def _checked(source: NativeImage, array: Any | None, by: DecodedBy) -> DecodedImage | None:
+    """Return the image if its size matches the header, otherwise None, so that Pillow decodes the file again."""
     if array is None:
         return None
     height, width, channels = array.shape

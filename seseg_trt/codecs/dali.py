@@ -1,178 +1,180 @@
-"""Bytes to pixels by NVIDIA DALI, on the CPU or on the GPU; and its resampling filters, for the network's input.
+"""Decode images with NVIDIA DALI on the CPU or the GPU, and resample them with DALI's filters.
 
-The contract's NEAREST is not DALI's at every size: the network's input is gathered elsewhere by the contract's index table, and
-DALI's own filters are for those who ask for one by name.
+DALI's NEAREST picks other pixels than Pillow's at some sizes. The default resampling therefore gathers the network's input by index
+(see :func:`seseg_trt.masks.reference.nearest_index`); DALI's filters are used only if the user names one.
 
-A pipeline keeps what it returns valid for as long as somebody holds it (DALI's dynamic executor), so that nothing is copied here.
-One image that DALI can't decode fails its batch and ends its pipeline: a new one is made, which takes tens of milliseconds.
+DALI's dynamic executor keeps an output valid for as long as somebody references it, so nothing is copied here. An image that DALI can't
+decode fails its batch and makes its pipeline unusable; a new pipeline takes tens of milliseconds to build.
 """
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..errors import DeviceError
+from ..errors import DeviceError, import_late, install_hint
 from ..options import Resample
 from .batches import BatchRefused
 
-T = TypeVar("T")
-
 HARDWARE_SHARE = 0.65
-"""Of a batch's JPEGs, for GPUs with a hardware decoder (A100, H100 and their like); the others are decoded by CUDA at the same time."""
+"""The share of a batch's JPEGs that goes to the hardware decoder, on GPUs that have one (A100, H100). CUDA decodes the rest meanwhile."""
 
 
-def import_dali() -> Any:
-    """Return the module ``nvidia.dali``; raise DeviceError where it is not installed."""
-    try:
-        import nvidia.dali
-        import nvidia.dali.fn
-        import nvidia.dali.pipeline
-        import nvidia.dali.types
-    except ImportError as error:
-        raise DeviceError(f"NVIDIA DALI can't be imported: {error}", "pip install 'seseg_trt[dali]', or --decoder pillow") from error
-    return nvidia.dali
+class Spares:
+    """A thread-safe pool that creates an object when none is free, so it grows to the largest number in use at once."""
 
-
-class Spares(Generic[T]):
-    """Things of which a thread takes one at a time; there are as many as were ever in use at once."""
-
-    def __init__(self, make: Callable[[], T]) -> None:
+    def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
-        self._spares: queue.LifoQueue[T] = queue.LifoQueue()
+        self._spares: list[Any] = []  # its pop and append are atomic
 
-    def take(self) -> T:
-        """Return a spare one, or a new one."""
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Any]:
+        """Lend a free object, or a new one. It returns to the pool unless the block raises, which means that it is broken."""
         try:
-            return self._spares.get_nowait()
-        except queue.Empty:
-            return self._make()
-
-    def put(self, thing: T) -> None:
-        """Give one back. What is broken is not given back."""
-        self._spares.put(thing)
-
-    def clear(self) -> list[T]:
-        """Forget all that are spare, and return them."""
-        found: list[T] = []
-        while True:
-            try:
-                found.append(self._spares.get_nowait())
-            except queue.Empty:
-                return found
+            thing = self._spares.pop()
+        except IndexError:
+            thing = self._make()
+        yield thing
+        self._spares.append(thing)
 
 
-class DaliDecoder:
-    """Decodes encoded images to full-size RGB; a :class:`seseg_trt.codecs.batches.BatchDecoder`.
+class _Pipelines:
+    """Pipelines of one definition; there is one for each calling thread. The images that they made outlive them.
 
     Args:
-        batch: the most images of one run of a pipeline; larger batches are cut.
-        threads: of each pipeline; there is one pipeline for each calling thread.
-        device: the GPU's index, or None: on the CPU.
+        define: defines the pipeline's output with the module ``nvidia.dali``, by its input, which is named ``images``.
+        batch, threads, device: as for :class:`DaliDecoder`.
+
+    Raises:
+        DeviceError: DALI is not installed.
+    """
+
+    def __init__(self, define: Callable[[Any], Any], batch: int, threads: int, device: int | None) -> None:
+        dali = import_late("nvidia.dali", "NVIDIA DALI can't be imported", f"{install_hint('dali')}, or --decoder pillow")
+        self._batch = batch
+        self._on_gpu = device is not None
+
+        def make() -> Any:
+            try:
+                pipeline = dali.pipeline.Pipeline(
+                    batch_size=batch, num_threads=threads, device_id=device, prefetch_queue_depth=1, exec_dynamic=True
+                )
+                with pipeline:
+                    pipeline.set_outputs(define(dali))
+                pipeline.build()
+            except RuntimeError as error:
+                where = "the CPU" if device is None else f"cuda:{device}"
+                reason = str(error).splitlines()[0]
+                raise DeviceError(f"DALI can't start on {where}: {reason}", "--decoder pillow decodes without it") from error
+            return pipeline
+
+        self._pipelines = Spares(make)
+
+    def _run(self, images: Sequence[Any], stream: int | None) -> list[Any]:
+        found: list[Any] = []
+        for start in range(0, len(images), self._batch):
+            some = list(images[start : start + self._batch])
+            with self._pipelines.one() as pipeline:
+                # The inputs become ready in the stream's order, and the caller uses the outputs in it.
+                pipeline.feed_input("images", some, cuda_stream=stream)
+                tensors = pipeline.run(stream)[0]
+            found += [GpuImage(tensors[i]) if self._on_gpu else np.asarray(tensors[i]) for i in range(len(some))]
+        return found
+
+
+class DaliDecoder(_Pipelines):
+    """A decoder that uses DALI and decodes to full-size RGB (a :data:`seseg_trt.codecs.batches.DecodeBatch`).
+
+    Args:
+        batch: the largest batch of a pipeline; larger batches are split.
+        threads: CPU threads of each pipeline; there is one pipeline for each calling thread.
+        device: the GPU's index, or None for the CPU.
 
     Raises:
         DeviceError: DALI is not installed, or can't use the device.
     """
 
     def __init__(self, batch: int, threads: int = 1, device: int | None = None) -> None:
-        dali = import_dali()
-        self._batch = batch
-        self._on_gpu = device is not None
+        on_gpu = device is not None
 
-        def make() -> Any:
-            def define() -> Any:
-                # On the GPU the bytes may still be read when the caller has them no more.
-                encoded = dali.fn.external_source(name="encoded", ndim=1, dtype=dali.types.UINT8, no_copy=not self._on_gpu)
-                # The orientation is in the bytes only if it is to be applied: see .headers.
-                options: dict[str, Any] = {"output_type": dali.types.RGB, "adjust_orientation": True}
-                if self._on_gpu:
-                    # Of nvJPEG's ways to enlarge the chroma planes the one that libjpeg, and so Pillow, takes.
-                    options |= {"jpeg_fancy_upsampling": True, "hw_decoder_load": HARDWARE_SHARE}
-                return dali.fn.decoders.image(encoded, device="mixed" if self._on_gpu else "cpu", **options)
+        def define(dali: Any) -> Any:
+            # On the GPU DALI may still read the bytes after the caller has released them.
+            encoded = dali.fn.external_source(name="images", ndim=1, dtype=dali.types.UINT8, no_copy=not on_gpu)
+            # .headers leaves an orientation in the bytes only if it is to be applied.
+            options: dict[str, Any] = {"output_type": dali.types.RGB, "adjust_orientation": True}
+            if on_gpu:
+                # Upsample chroma as libjpeg, and therefore Pillow, does.
+                options |= {"jpeg_fancy_upsampling": True, "hw_decoder_load": HARDWARE_SHARE}
+            return dali.fn.decoders.image(encoded, device="mixed" if on_gpu else "cpu", **options)
 
-            return _pipeline(dali, define, batch, threads, device)
-
-        self._pipelines = Spares(make)
-        self._pipelines.put(make())
+        super().__init__(define, batch, threads, device)
+        with self._pipelines.one():
+            pass  # report now that DALI can't use the device
 
     def decode(self, batch: Sequence[bytes], stream: int | None = None) -> list[Any]:
-        """Decode, and wait until it is done; on the GPU it is done in the order of ``stream``, if one is given.
+        """Decode a batch of files and wait for the result.
+
+        Args:
+            batch: the files' bytes.
+            stream: a CUDA stream handle. On the GPU the images are then ready in this stream's order.
 
         Returns:
-            uint8 [H, W, 3] each: NumPy arrays, or :class:`GpuImage`.
+            uint8 [H, W, 3] for each file: a NumPy array, or a :class:`GpuImage`.
 
         Raises:
-            BatchRefused: an image can't be decoded; it is not known which.
+            BatchRefused: an image can't be decoded. DALI does not say which one.
         """
-        found: list[Any] = []
-        for start in range(0, len(batch), self._batch):
-            encoded = [np.frombuffer(data, np.uint8) for data in batch[start : start + self._batch]]
-            pipeline = self._pipelines.take()
-            try:
-                tensors = _run(pipeline, "encoded", encoded, stream)
-            except RuntimeError as error:
-                raise BatchRefused(str(error)) from error
-            self._pipelines.put(pipeline)
-            found += _arrays(tensors, len(encoded), self._on_gpu)
-        return found
-
-    def close(self) -> None:
-        """Give back the pipelines; images that somebody holds stay."""
-        self._pipelines.clear()
+        try:
+            return self._run([np.frombuffer(data, np.uint8) for data in batch], stream)
+        except RuntimeError as error:
+            raise BatchRefused(str(error)) from error
 
 
-class DaliResampler:
-    """Makes the network's input by one of DALI's filters.
+class DaliResampler(_Pipelines):
+    """A resampler that makes the network's input with one of DALI's filters.
 
     Args:
-        size: the side of the input, in pixels.
+        size: the side of the network's input, in pixels.
         resample: the filter's name.
         batch, threads, device: as for :class:`DaliDecoder`.
+
+    Raises:
+        DeviceError: DALI is not installed.
     """
 
     def __init__(self, size: int, resample: Resample, batch: int, threads: int = 1, device: int | None = None) -> None:
-        dali = import_dali()
-        self._batch = batch
-        self._on_gpu = device is not None
-        kind = "gpu" if self._on_gpu else "cpu"
-        filters = {
-            "linear": dali.types.INTERP_LINEAR,
-            "cubic": dali.types.INTERP_CUBIC,
-            "lanczos3": dali.types.INTERP_LANCZOS3,
-            "triangular": dali.types.INTERP_TRIANGULAR,
-            "gaussian": dali.types.INTERP_GAUSSIAN,
-        }
+        kind = "cpu" if device is None else "gpu"
 
-        def define() -> Any:
+        def define(dali: Any) -> Any:
             images = dali.fn.external_source(name="images", ndim=3, dtype=dali.types.UINT8, layout="HWC", no_copy=True, device=kind)
-            return dali.fn.resize(images, size=(size, size), interp_type=filters[resample])
+            return dali.fn.resize(images, size=(size, size), interp_type=getattr(dali.types, f"INTERP_{resample.upper()}"))
 
-        self._pipelines = Spares(lambda: _pipeline(dali, define, batch, threads, device))
+        super().__init__(define, batch, threads, device)
 
     def resample(self, images: Sequence[Any], stream: int | None = None) -> list[Any]:
-        """Return uint8 [size, size, 3] for each image, which is uint8 [H, W, 3], all on the host or all on the GPU."""
-        found: list[Any] = []
-        for start in range(0, len(images), self._batch):
-            some = list(images[start : start + self._batch])
-            pipeline = self._pipelines.take()
-            try:
-                tensors = _run(pipeline, "images", some, stream)
-            except RuntimeError as error:
-                raise DeviceError(f"DALI failed to resample: {str(error).splitlines()[0]}") from error
-            self._pipelines.put(pipeline)
-            found += _arrays(tensors, len(some), self._on_gpu)
-        return found
+        """Resample each image to the network's input.
 
-    def close(self) -> None:
-        """Give back the pipelines."""
-        self._pipelines.clear()
+        Args:
+            images: uint8 [H, W, 3] each, all on the host or all on the GPU.
+            stream: the CUDA stream handle in whose order GPU images are ready and results are used.
+
+        Returns:
+            uint8 [size, size, 3] for each image, in the same place.
+
+        Raises:
+            DeviceError: DALI failed.
+        """
+        try:
+            return self._run(images, stream)
+        except RuntimeError as error:
+            raise DeviceError(f"DALI failed to resample: {str(error).splitlines()[0]}") from error
 
 
 class GpuImage:
-    """A tensor of DALI on the GPU, with the attributes that arrays have elsewhere; it keeps the tensor's memory."""
+    """A DALI tensor on the GPU with the array attributes ``shape`` and ``__cuda_array_interface__``; it keeps the tensor alive."""
 
     __slots__ = ("__cuda_array_interface__", "_tensor", "shape")
 
@@ -180,30 +182,3 @@ class GpuImage:
         self._tensor = tensor
         self.__cuda_array_interface__: dict[str, Any] = tensor.__cuda_array_interface__
         self.shape: tuple[int, ...] = tuple(self.__cuda_array_interface__["shape"])
-
-
-def _arrays(tensors: Any, count: int, on_gpu: bool) -> list[Any]:
-    return [GpuImage(tensors[i]) if on_gpu else np.asarray(tensors[i]) for i in range(count)]
-
-
-def _pipeline(dali: Any, define: Callable[[], Any], batch: int, threads: int, device: int | None) -> Any:
-    try:
-        pipeline = dali.pipeline.Pipeline(
-            batch_size=batch, num_threads=threads, device_id=device, prefetch_queue_depth=1, exec_dynamic=True
-        )
-        with pipeline:
-            pipeline.set_outputs(define())
-        pipeline.build()
-    except RuntimeError as error:
-        where = "the CPU" if device is None else f"cuda:{device}"
-        raise DeviceError(f"DALI can't start on {where}: {str(error).splitlines()[0]}", "--decoder pillow decodes without it") from error
-    return pipeline
-
-
-def _run(pipeline: Any, name: str, batch: list[Any], stream: int | None) -> Any:
-    if stream is None:
-        pipeline.feed_input(name, batch)
-        return pipeline.run()[0]
-    # The images were made in the stream's order, and the results will be used in it.
-    pipeline.feed_input(name, batch, cuda_stream=stream)
-    return pipeline.run(stream)[0]

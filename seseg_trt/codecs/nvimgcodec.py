@@ -1,7 +1,7 @@
-"""Bytes to pixels and back by NVIDIA nvImageCodec, which answers for each image of a batch by itself.
+"""Decode and encode images with NVIDIA nvImageCodec, which reports a failure for each image of a batch separately.
 
-On the GPU it encodes JPEG by nvJPEG, without the pixels coming to the host; PNG and WebP are encoded on the host's threads.
-Encoders are given pixels alone, so that no metadata of an input can come to an output.
+On the GPU nvJPEG encodes JPEG without copying the pixels to the host. PNG and WebP are encoded by CPU threads. Encoders get pixels
+alone, so an output holds no metadata of its input.
 """
 
 from __future__ import annotations
@@ -11,24 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadImage, DeviceError
+from ..errors import BadImage, import_late, install_hint
 from ..options import EncodeOptions, ImageFormat
 from .dali import Spares
-from .pillow import JPEG_MAX_SIDE, WEBP_MAX_SIDE
+from .pillow import too_long
 
 CODECS: dict[ImageFormat, str] = {"jpg": "jpeg", "png": "png", "webp": "webp"}
-LONGEST_SIDE: dict[ImageFormat, int] = {"jpg": JPEG_MAX_SIDE, "png": 2**31 - 1, "webp": WEBP_MAX_SIDE}
 
 
 def import_nvimgcodec() -> Any:
-    """Return the module ``nvidia.nvimgcodec``; raise DeviceError where it is not installed."""
-    try:
-        from nvidia import nvimgcodec
-    except ImportError as error:
-        raise DeviceError(
-            f"NVIDIA nvImageCodec can't be imported: {error}", "pip install 'seseg_trt[dali]', or --decoder pillow"
-        ) from error
-    return nvimgcodec
+    """Import and return the module ``nvidia.nvimgcodec``.
+
+    Raises:
+        DeviceError: nvImageCodec is not installed.
+    """
+    hint = f"{install_hint('dali')}, or --decoder pillow"
+    return import_late("nvidia.nvimgcodec", "NVIDIA nvImageCodec can't be imported", hint)
 
 
 def _place(library: Any, device: int | None) -> dict[str, Any]:
@@ -38,11 +36,11 @@ def _place(library: Any, device: int | None) -> dict[str, Any]:
 
 
 class NvimgcodecDecoder:
-    """Decodes images to RGB; a :class:`seseg_trt.codecs.batches.ItemDecoder`.
+    """A :class:`seseg_trt.codecs.batches.ItemDecoder` that uses nvImageCodec and decodes to RGB.
 
     Args:
-        threads: for each calling thread.
-        device: the GPU's index, or None: on the CPU.
+        threads: CPU threads for each calling thread.
+        device: the GPU's index, or None for the CPU.
 
     Raises:
         DeviceError: nvImageCodec is not installed.
@@ -51,40 +49,39 @@ class NvimgcodecDecoder:
     def __init__(self, threads: int = 1, device: int | None = None) -> None:
         library = import_nvimgcodec()
         self._device = device
-        # The orientation is in the bytes only if it is to be applied: see .headers.
+        # .headers leaves an orientation in the bytes only if it is to be applied.
         self._parameters = library.DecodeParams(
             apply_exif_orientation=True, color_spec=library.ColorSpec.SRGB, sample_format=library.SampleFormat.I_RGB
         )
         options = ":fancy_upsampling=1" if device is not None else ""
-        self._decoders: Spares[Any] = Spares(
-            lambda: library.Decoder(max_num_cpu_threads=threads, options=options, **_place(library, device))
-        )
+        self._decoders = Spares(lambda: library.Decoder(max_num_cpu_threads=threads, options=options, **_place(library, device)))
 
     def decode(self, batch: Sequence[bytes], stream: int | None = None) -> list[Any | None]:
-        """Decode; on the GPU in the order of ``stream``.
+        """Decode a batch of files.
+
+        Args:
+            batch: the files' bytes.
+            stream: on the GPU, the CUDA stream handle in whose order the images are ready; None for the default stream.
 
         Returns:
-            uint8 [H, W, 3] each, NumPy arrays or nvImageCodec's images on the GPU (``__cuda_array_interface__``); None for what failed.
+            uint8 [H, W, 3] for each file: a NumPy array, or an nvImageCodec image on the GPU (``__cuda_array_interface__``). None where
+            decoding failed.
         """
-        decoder = self._decoders.take()
-        images = decoder.decode(list(batch), params=self._parameters, cuda_stream=stream or 0)
-        self._decoders.put(decoder)
-        return [None if image is None else self._array(image) for image in images]
-
-    def _array(self, image: Any) -> Any:
+        with self._decoders.one() as decoder:
+            images = decoder.decode(list(batch), params=self._parameters, cuda_stream=stream or 0)
         if self._device is None:
-            return np.asarray(image)
-        # Formats that only the host's decoders know may come out on the host; what is on the device stays as it is.
-        return image.cuda(device_id=self._device)
+            return [None if image is None else np.asarray(image) for image in images]
+        # Formats without a GPU decoder come out on the host. cuda() leaves an image that is on the device where it is.
+        return [None if image is None else image.cuda(device_id=self._device) for image in images]
 
 
 class NvimgcodecEncoder:
-    """Encodes images in one format.
+    """An encoder for images in one format.
 
     Args:
-        options: format, quality and chroma subsampling. PNG is exact and takes neither.
-        threads: for each calling thread.
-        device: the GPU's index, or None: on the CPU.
+        options: format, quality and chroma subsampling. PNG is lossless and ignores the last two.
+        threads: CPU threads for each calling thread.
+        device: the GPU's index, or None for the CPU.
 
     Raises:
         DeviceError: nvImageCodec is not installed.
@@ -100,36 +97,26 @@ class NvimgcodecEncoder:
         if options.format == "jpg":
             parameters["chroma_subsampling"] = getattr(library.ChromaSubsampling, f"CSS_{options.subsampling}")
         self._parameters = library.EncodeParams(**parameters)
-        self._encoders: Spares[Any] = Spares(lambda: library.Encoder(max_num_cpu_threads=threads, **_place(library, device)))
+        self._encoders = Spares(lambda: library.Encoder(max_num_cpu_threads=threads, **_place(library, device)))
 
     def encode(self, images: Sequence[Any], stream: int | None = None) -> list[bytes | BadImage]:
-        """Encode pixels, without metadata, and wait until it is done.
+        """Encode images without metadata and wait for the result.
 
         Args:
             images: uint8 [H, W, 3] RGB each, C-contiguous: NumPy arrays, or arrays on the GPU (``__cuda_array_interface__``, DLPack).
-            stream: in whose order arrays on the GPU are ready; None: CUDA's default stream.
+            stream: the CUDA stream handle in whose order GPU arrays are ready; None for the default stream.
 
         Returns:
-            A file's bytes for each, or BadImage: a side is too long for the format, or the encoder failed.
+            The file's bytes for each image, or a BadImage (``encode_error``): a side is too long for the format, or the encoder failed.
         """
-        longest = LONGEST_SIDE[self._options.format]
-        fitting = [max(image.shape[:2]) <= longest for image in images]
-        encoder = self._encoders.take()
-        sources = [self._library.as_image(i, stream or 0) for i, fits in zip(images, fitting, strict=True) if fits]
-        codec = CODECS[self._options.format]
-        streams = encoder.encode(sources, codec, params=self._parameters, cuda_stream=stream or 0) if sources else []
-        files = iter([None if encoded is None else bytes(encoded) for encoded in streams])
-        self._encoders.put(encoder)
+        name = self._options.format
+        refused = {index: bad for index, image in enumerate(images) if (bad := too_long(image.shape[1], image.shape[0], name))}
+        with self._encoders.one() as encoder:
+            sources = [self._library.as_image(image, stream or 0) for index, image in enumerate(images) if index not in refused]
+            streams = encoder.encode(sources, CODECS[name], params=self._parameters, cuda_stream=stream or 0) if sources else []
+            files = iter([None if encoded is None else bytes(encoded) for encoded in streams])
+        failure = "nvImageCodec could not encode {1} x {0} pixels as {2}; png takes any size"
         return [
-            self._failed(image.shape) if not fits or (file := next(files)) is None else file
-            for image, fits in zip(images, fitting, strict=True)
+            refused.get(index) or next(files) or BadImage("encode_error", failure.format(*image.shape[:2], name))
+            for index, image in enumerate(images)
         ]
-
-    def _failed(self, shape: tuple[int, ...]) -> BadImage:
-        name, longest = self._options.format, LONGEST_SIDE[self._options.format]
-        if max(shape[:2]) > longest:
-            return BadImage(
-                "encode_error",
-                f"an image of {shape[1]} x {shape[0]} pixels can't be a {name}: the longest side is {longest}; png takes it",
-            )
-        return BadImage("encode_error", f"nvImageCodec could not encode {shape[1]} x {shape[0]} pixels as {name}; png takes any size")

@@ -1,26 +1,27 @@
-"""Bytes to pixels and pixels to lossy bytes, by Pillow.
+"""Decode images and encode JPEG and WebP with Pillow.
 
-Only formats of :data:`FORMATS` are opened: raster images whose decoders run inside this process. Pillow knows others that run
-programs (PostScript), are drawings (metafiles), have no signature (a text could pass for a TGA), or are decoded by slow Python.
+Only the formats of :data:`FORMATS` are opened: raster images with compiled decoders. Other Pillow formats run programs (PostScript),
+are drawings (metafiles), have no signature (a text file can pass for a TGA), or are decoded by slow Python code.
 
-Nothing of Pillow's global state is changed: not its pixel limit (the size is checked here, from the header, before any pixel is
-decoded), and not ``LOAD_TRUNCATED_IMAGES``. Its warnings are silenced while images are decoded, see :class:`.silence.PillowSilence`.
+Pillow's global state is left alone, including ``LOAD_TRUNCATED_IMAGES`` and its pixel limit: the size is checked here, from the header,
+before any pixel is decoded. Warnings are ignored during decoding, see :class:`.silence.PillowSilence`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import io
 import re
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from ..errors import BadImage
-from ..options import DecodeOptions, EncodeOptions
+from ..options import DecodeOptions, EncodeOptions, ImageFormat
 from .silence import PillowSilence
 from .sniff import TAR, ends_early, unsupported_kind
 
@@ -28,79 +29,74 @@ if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
 FORMATS: dict[str, str] = {
-    "JPEG": "JpegImagePlugin",  # and MPO: several JPEGs in a file, of which the first counts
+    "JPEG": "JpegImagePlugin",  # also the first image of an MPO, a file of several JPEGs
     "PNG": "PngImagePlugin",
     "WEBP": "WebPImagePlugin",
     "GIF": "GifImagePlugin",
     "TIFF": "TiffImagePlugin",
     "BMP": "BmpImagePlugin",
     "JPEG2000": "Jpeg2KImagePlugin",
-    "AVIF": "AvifImagePlugin",  # from Pillow 11.3 on
+    "AVIF": "AvifImagePlugin",  # since Pillow 11.3
     "PPM": "PpmImagePlugin",  # PBM, PGM, PPM, PFM
     "ICO": "IcoImagePlugin",
 }
-"""The formats that are decoded, and the modules of Pillow that do it."""
+"""The supported formats and their Pillow modules."""
 
 WEAK_SIGNATURES = frozenset({"BMP", "PPM", "ICO"})
-"""Formats with a signature so short that a text or noise can begin with it."""
+"""Formats whose signature is so short that text or noise can begin with it."""
 
 ORIENTATION_TAG = 274
-JPEG_MAX_SIDE = 65_535
-WEBP_MAX_SIDE = 16_383
-SUBSAMPLING = {"444": "4:4:4", "422": "4:2:2", "420": "4:2:0"}
+LONGEST_SIDE: dict[ImageFormat, int] = {"jpg": 65_535, "webp": 16_383, "png": 2**31 - 1}
 WEBP_METHOD = 2
-"""libwebp's effort, 0 to 6: on a photograph, 2 takes half of the time of the default (4) and adds 5% to the file."""
+"""libwebp's effort, 0 to 6. On photographs, 2 takes half the time of the default (4) and makes files 5% larger."""
+
+DecodedBy = Literal["dali", "nvimgcodec", "pillow"]
 
 _SILENCE = PillowSilence()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Decoded:
-    """An image, ready to be masked.
+class DecodedImage:
+    """A decoded image with its orientation applied, without metadata.
 
     Attributes:
-        image: mode RGB, the orientation applied, without metadata.
-        width: of ``image``, in pixels.
-        height: of ``image``, in pixels.
-        source_format: a key of :data:`FORMATS`.
+        image: a ``PIL.Image`` of mode RGB if Pillow decoded it, otherwise an array, uint8 [H, W, 3].
+        width, height: the size in pixels.
+        decoded_by: the library.
+        source_format: a key of :data:`FORMATS` if Pillow decoded it.
     """
 
-    image: Image.Image
+    image: Any
     width: int
     height: int
-    source_format: str
+    decoded_by: DecodedBy
+    source_format: str = ""
 
 
-def decode(data: bytes, options: DecodeOptions) -> Decoded:
-    """Decode a file's bytes to 8-bit RGB; of several frames the first.
+def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
+    """Decode a file to 8-bit RGB. Only the first frame of an animation is decoded.
 
     The pixels are those of ``Image.convert("RGB")``: an alpha channel is dropped, not blended; CMYK is converted without a
-    profile; 32-bit samples are clipped to 0..255. Only 16-bit greyscale is different: Pillow clips it, and here it is scaled by
-    ``v >> 8``, which is what Pillow itself does with 16-bit RGB.
+    profile; 32-bit samples are clipped to 0..255. 16-bit greyscale is the exception: Pillow clips it, and here it is scaled by
+    ``v >> 8``, as Pillow does for 16-bit RGB.
 
-    The orientation is EXIF's, also in PNG, WebP and TIFF; an EXIF block that can't be read is as good as none.
+    The orientation is read from EXIF, also in PNG, WebP and TIFF. An unreadable EXIF block is ignored.
 
     Args:
         data: the whole file.
-        options: pixel limit and orientation.
+        options: the pixel limit, and whether to apply the orientation.
 
     Raises:
         BadImage: with the reason ``empty``, ``not_an_image``, ``unsupported``, ``too_large``, ``truncated`` or ``decode_error``.
-            Nothing else is raised, whatever the bytes are.
+            No other exception is raised, whatever the bytes are.
 
-    One kind of damage is not noticed: a JPEG with a hole in its scan that still ends, or is zeros to its end. libjpeg fills such a
-    hole with grey and only warns, and Pillow does not pass its warnings on. It is masked as the picture that it shows.
+    One kind of damage goes unnoticed: a JPEG with data missing inside its scan. libjpeg fills the gap with grey and warns, but Pillow
+    does not pass the warning on. Such an image is masked as it appears.
     """
-    if not data:
-        raise BadImage("empty", "the file has 0 bytes")
+    source_format = ""
     with _SILENCE:
         try:
             source_format, image = _open(data)
-        except BadImage:
-            raise
-        except Exception as error:
-            raise _explained(error, data, "") from error
-        try:
             return _load(source_format, image, options)
         except BadImage:
             raise
@@ -108,47 +104,29 @@ def decode(data: bytes, options: DecodeOptions) -> Decoded:
             raise _explained(error, data, source_format) from error
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Header:
-    """What a file's header says: a key of :data:`FORMATS`, Pillow's mode, the size before any turn, and whether it holds an EXIF block."""
-
-    source_format: str
-    mode: str
-    width: int
-    height: int
-    has_exif: bool
-
-
-def read_header(data: bytes) -> Header | None:
-    """Return what a file's header says; None where it has none that can be read. Raises nothing."""
+def read_header(data: bytes) -> tuple[str, ImageFile.ImageFile] | None:
+    """Return a file's format (a key of :data:`FORMATS`) and its image, not yet loaded; None if its header can't be read. Never raises."""
     with _SILENCE:
         try:
-            source_format, image = _open(data)
-            return Header(source_format, image.mode, *image.size, has_exif="exif" in image.info)
-        except Exception:  # decode() will say what is wrong
+            return _open(data)
+        except Exception:  # decode() reports the error
             return None
 
 
 def probe_pixels(data: bytes) -> int:
-    """Return how many pixels an image will have, read from its header; 0 where it has none that can be read. Raises nothing."""
-    with _SILENCE:
-        try:
-            width, height = _open(data)[1].size
-        except Exception:  # decode() will say what is wrong
-            return 0
-    return max(0, width) * max(0, height)
+    """Return an image's pixel count from its header, or 0 if the header can't be read. Never raises."""
+    header = read_header(data)
+    return max(0, header[1].width) * max(0, header[1].height) if header is not None else 0
 
 
 def probe_size(data: bytes, options: DecodeOptions) -> tuple[int, int]:
-    """Return the (width, height) that :func:`decode` will give, read from the header.
+    """Return the (width, height) that :func:`decode` would give, in pixels, from the header alone.
 
-    A PNG may keep its orientation behind its pixels; it is then not known here.
+    A PNG's orientation is missed if its EXIF chunk follows the pixels.
 
     Raises:
-        BadImage: as :func:`decode`, for what a header can show.
+        BadImage: as :func:`decode`, for errors that the header shows.
     """
-    if not data:
-        raise BadImage("empty", "the file has 0 bytes")
     with _SILENCE:
         source_format, image = _open(data)
         _check_size(image.size, options)
@@ -160,32 +138,31 @@ def probe_size(data: bytes, options: DecodeOptions) -> tuple[int, int]:
             raise _explained(error, data, source_format) from error
     wanted = own if options.exif_orientation else 1
     width, height = image.size
-    # orientations 5 to 8 lay an image on its side
+    # orientations 5 to 8 swap width and height
     return (height, width) if (wanted >= 5) != (already >= 5) else (width, height)
 
 
 def encode_lossy(image: Image.Image, options: EncodeOptions) -> bytes:
-    """Encode an image as JPEG or WebP, without any metadata.
+    """Encode an image as JPEG or WebP, without metadata.
 
     Args:
-        image: RGB.
+        image: an image of mode RGB.
         options: format (``jpg`` or ``webp``), quality and chroma subsampling.
+
+    Returns:
+        The file's bytes.
 
     Raises:
         BadImage: ``encode_error``: a side is too long for the format, or the encoder failed.
-        ValueError: the format is ``png``: see :mod:`seseg_trt.codecs.png`.
+        ValueError: the format is ``png``; use :mod:`seseg_trt.codecs.png`.
     """
     if options.format == "png":
         raise ValueError("PNG is not lossy")
-    limit = JPEG_MAX_SIDE if options.format == "jpg" else WEBP_MAX_SIDE
-    if max(image.size) > limit:
-        raise BadImage(
-            "encode_error",
-            f"an image of {image.width} x {image.height} pixels can't be a {options.format}: the longest side is {limit}; png takes it",
-        )
+    if bad := too_long(*image.size, options.format):
+        raise bad
     parameters: dict[str, Any] = {"quality": options.quality}
     if options.format == "jpg":
-        parameters |= {"format": "JPEG", "subsampling": SUBSAMPLING[options.subsampling]}
+        parameters |= {"format": "JPEG", "subsampling": ":".join(options.subsampling)}
     else:
         parameters |= {"format": "WEBP", "method": WEBP_METHOD}
     buffer = io.BytesIO()
@@ -196,15 +173,26 @@ def encode_lossy(image: Image.Image, options: EncodeOptions) -> bytes:
     return buffer.getvalue()
 
 
-def _open(data: bytes) -> tuple[str, ImageFile.ImageFile]:
-    """Return the format and the image, of which only the header has been read.
+def too_long(width: int, height: int, image_format: ImageFormat) -> BadImage | None:
+    """Return the error (``encode_error``) if a side, in pixels, is too long for a format, otherwise None."""
+    longest = LONGEST_SIDE[image_format]
+    if max(width, height) <= longest:
+        return None
+    why = f"an image of {width} x {height} pixels can't be a {image_format}: the longest side is {longest}; png takes it"
+    return BadImage("encode_error", why)
 
-    It is what ``Image.open`` does, without its check of the size, which warns and raises at a limit that is global to the
-    process, and without its warnings about bytes that are no image.
+
+def _open(data: bytes) -> tuple[str, ImageFile.ImageFile]:
+    """Read a file's header; return the format and the unloaded image.
+
+    This is ``Image.open`` without its size check, whose limit is global to the process, and without its warnings about files that are
+    not images.
     """
+    if not data:
+        raise BadImage("empty", "the file has 0 bytes")
     failures: list[tuple[str, Exception]] = []
     for name, factory, accept in _openers():
-        if not accept(data[:16]):
+        if accept(data[:16]) is not True:  # a plugin whose native library is missing returns an error text
             continue
         try:
             return name, factory(io.BytesIO(data), "")
@@ -222,43 +210,32 @@ def _open(data: bytes) -> tuple[str, ImageFile.ImageFile]:
 
 @functools.lru_cache(maxsize=1)
 def _openers() -> tuple[tuple[str, Any, Any], ...]:
-    """Return (format, factory, accept) of each format that the installed Pillow can open."""
+    """Return (format, factory, accept) for each format that the installed Pillow supports."""
     from PIL import Image
 
-    openers = []
-    for name, module in FORMATS.items():
-        try:
+    for module in FORMATS.values():
+        with contextlib.suppress(ImportError):  # an older Pillow
             importlib.import_module(f"PIL.{module}")
-        except ImportError:  # an older Pillow
-            continue
-        if name in Image.OPEN:
-            factory, accept = Image.OPEN[name]
-            openers.append((name, factory, functools.partial(_accepts, accept)))
-    return tuple(openers)
+    return tuple((name, *Image.OPEN[name]) for name in FORMATS if name in Image.OPEN)
 
 
-def _accepts(accept: Any, prefix: bytes) -> bool:
-    # A plugin without its native library answers with a sentence instead of True.
-    return accept(prefix) is True
-
-
-def _load(source_format: str, image: ImageFile.ImageFile, options: DecodeOptions) -> Decoded:
+def _load(source_format: str, image: ImageFile.ImageFile, options: DecodeOptions) -> DecodedImage:
     _check_size(image.size, options)
     already_applied = _tiff_orientation_to_come(image) if source_format == "TIFF" else 1
     own_orientation = image.tag_v2.get(ORIENTATION_TAG) if source_format == "TIFF" else None  # type: ignore[attr-defined]
     image.load()
-    _check_size(image.size, options)  # a GIF's frame and an icon's image may be larger than the header says
+    _check_size(image.size, options)  # a GIF frame or an icon can be larger than its header states
     if own_orientation is None:
         own_orientation = exif_orientation(image.info.get("exif"))
     wanted = own_orientation if options.exif_orientation else 1
     rgb = _turned(_without_metadata(_to_rgb(image, source_format)), already_applied, wanted)
-    return Decoded(rgb, rgb.width, rgb.height, source_format)
+    return DecodedImage(rgb, rgb.width, rgb.height, "pillow", source_format)
 
 
 def _check_size(size: tuple[int, int], options: DecodeOptions) -> None:
     width, height = size
     if width < 1 or height < 1:
-        raise BadImage("decode_error", f"it says that it is {width} x {height} pixels")
+        raise BadImage("decode_error", f"its header states a size of {width} x {height} pixels")
     if width * height > options.max_pixels:
         raise BadImage(
             "too_large",
@@ -270,31 +247,26 @@ def _to_rgb(image: Image.Image, source_format: str) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16") or (image.mode == "I" and source_format in ("PNG", "PPM")):
-        return _grey16_to_rgb(image, source_format)
-    # Only pixels count here; Pillow would look for a place of the transparent colour in the result, and may fail to find one.
+        from PIL import Image
+
+        bits = 16
+        if source_format == "TIFF":  # Pillow scales 12-bit samples to 16 bits in other formats, but not in TIFF
+            bits = int(image.tag_v2.get(258, (16,))[0])  # type: ignore[attr-defined]
+        image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
+    # convert() would map the transparent colour into the result, and can fail at that.
     image.info.pop("transparency", None)
     return image.convert("RGB")
 
 
-def _grey16_to_rgb(image: Image.Image, source_format: str) -> Image.Image:
-    from PIL import Image
-
-    bits = 16
-    if source_format == "TIFF":  # 12-bit samples are stored as they are; other formats' decoders scale them up to 16
-        bits = int(image.tag_v2.get(258, (16,))[0])  # type: ignore[attr-defined]
-    grey = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
-
-
 def _without_metadata(image: Image.Image) -> Image.Image:
-    """Return the same pixels, not copied, as a plain image that holds nothing else of the file."""
+    """Return an image that shares the pixels, without a copy, and nothing else."""
     from PIL import Image
 
     return Image.Image()._new(image.im)
 
 
 def exif_orientation(block: object) -> int:
-    """Return the orientation, 1..8, that an EXIF block states; 1 if it states none or can't be read."""
+    """Return the orientation (1..8) in an EXIF block, or 1 if there is none or the block can't be read."""
     if not isinstance(block, bytes):
         return 1
     from PIL import Image
@@ -303,19 +275,19 @@ def exif_orientation(block: object) -> int:
         exif = Image.Exif()
         exif.load(block)
         value = exif.get(ORIENTATION_TAG, 1)
-    except Exception:  # what a damaged block makes Pillow raise is open-ended
+    except Exception:  # a damaged block can make Pillow raise almost anything
         return 1
     return value if isinstance(value, int) else 1
 
 
 def _tiff_orientation_to_come(image: ImageFile.ImageFile) -> int:
-    """Return the orientation that Pillow will apply while it loads a TIFF, asked for or not."""
+    """Return the orientation that Pillow applies by itself when it loads a TIFF."""
     value = image.getexif().get(ORIENTATION_TAG, 1)
     return value if isinstance(value, int) else 1
 
 
 def _turned(image: Image.Image, applied: int, wanted: int) -> Image.Image:
-    """Return ``image``, to which the orientation ``applied`` has been applied, with ``wanted`` instead."""
+    """Undo the orientation ``applied`` and apply ``wanted``."""
     from PIL import Image
 
     if applied == wanted:
@@ -338,7 +310,7 @@ def _turned(image: Image.Image, applied: int, wanted: int) -> Image.Image:
 
 
 def _explained(error: Exception, data: bytes, source_format: str) -> BadImage:
-    """Return the reason for what a decoder raised."""
+    """Turn a decoder's exception into a BadImage with a reason."""
     from PIL import Image
 
     words = _words(error)

@@ -1,10 +1,14 @@
-"""A fast, exact PNG writer: 8-bit greyscale and RGB.
+"""Write 8-bit greyscale and RGB PNG files fast and losslessly.
 
-Every row has PNG's filter "Up" (the difference from the row above): on masks it is the smallest, on photographs it is within
-3% of "Sub", and over the flat mask colour it leaves zeros. After the filter matches that are no run lengths are rare, so deflate looks for
-run lengths alone: in compiled code (:mod:`seseg_trt.native`) where it was built, else in zlib-ng (``zlib_ng``), which takes up to
-five times as long for 3 to 6% fewer bytes, else in zlib. All of them give the interpreter's lock up, and give the same bytes every time.
-(ISA-L's deflate does not: now and then a file differs when several threads encode.)
+Every row uses PNG's filter "Up", the difference from the row above. It gives the smallest files for masks, is within 3% of "Sub" on
+photographs, and turns the flat mask colour into zeros. In the filtered rows most matches are runs of one byte, so deflate looks for runs
+alone. Three implementations do this, in this order of preference:
+
+- :mod:`seseg_trt.native`, the compiled extension;
+- zlib-ng (``zlib_ng``), which takes up to five times as long and saves 3 to 6% of the bytes;
+- zlib.
+
+All of them release the GIL, and each is deterministic. (ISA-L is not: its files can differ when several threads encode.)
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from ..errors import BadImage
 
 try:
     from zlib_ng import zlib_ng as _zlib_ng
-except ImportError:  # a platform without a wheel of zlib-ng: slower, and as exact
+except ImportError:  # zlib-ng has no wheel for this platform: zlib is slower
     _zlib_ng = None  # type: ignore[assignment]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -30,21 +34,21 @@ DEFLATE_LEVEL = 1
 COLOR_GREY, COLOR_RGB = 0, 2
 MAX_SIDE = 2**31 - 1
 BAND_BYTES = 1 << 20
-"""How much zlib is given at once, and about the longest data of a chunk."""
+"""How many bytes zlib gets at once, and about the size of the largest IDAT chunk."""
 
 
 def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode pixels as a PNG file, exactly and without metadata.
+    """Encode pixels as a PNG file, losslessly and without metadata.
 
     Args:
-        pixels: uint8 [H, W] (an 8-bit greyscale file) or [H, W, 3] (an 8-bit RGB file); need not be contiguous.
+        pixels: uint8 [H, W] (written as 8-bit greyscale) or [H, W, 3] (as 8-bit RGB); need not be contiguous.
 
     Returns:
         The file's bytes.
 
     Raises:
-        BadImage: ``encode_error``: a side is over PNG's 2,147,483,647 pixels, or zero.
-        ValueError: the shape or the dtype is none of the above.
+        BadImage: ``encode_error``: a side is zero, or over PNG's limit of 2,147,483,647 pixels.
+        ValueError: the shape or the dtype is not one of the above.
     """
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
         raise ValueError(f"a PNG is made of uint8 [H, W] or [H, W, 3], not of {pixels.dtype} {pixels.shape}")
@@ -61,7 +65,7 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _compressed(rows: npt.NDArray[np.uint8]) -> Iterator[bytes | memoryview]:
-    """Filter and deflate; the data of one chunk after the other."""
+    """Filter and deflate the rows; yield the data of each IDAT chunk."""
     if native.MODULE is None:
         yield from _compressed_by_zlib(rows)
         return
@@ -71,7 +75,7 @@ def _compressed(rows: npt.NDArray[np.uint8]) -> Iterator[bytes | memoryview]:
 
 
 def _compressed_by_zlib(rows: npt.NDArray[np.uint8]) -> Iterator[bytes]:
-    """Band by band, in one buffer: no second copy of the image is ever made."""
+    """Filter and deflate band by band in one buffer, to avoid a second copy of the image."""
     height, length = rows.shape
     step = max(1, BAND_BYTES // (length + 1))
     filtered = np.empty((min(step, height), length + 1), np.uint8)
@@ -82,7 +86,7 @@ def _compressed_by_zlib(rows: npt.NDArray[np.uint8]) -> Iterator[bytes]:
         band = rows[top : top + step]
         difference = filtered[: len(band), 1:]
         if top == 0:
-            difference[0] = band[0]  # the row above the first is all zeros
+            difference[0] = band[0]  # PNG defines the row above the first as zeros
             np.subtract(band[1:], band[:-1], out=difference[1:])
         else:
             np.subtract(band, rows[top - 1 : top - 1 + len(band)], out=difference)
@@ -91,7 +95,7 @@ def _compressed_by_zlib(rows: npt.NDArray[np.uint8]) -> Iterator[bytes]:
 
 
 def _chunk(kind: bytes, data: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
-    if kind == b"IDAT" and not data:  # the compressor kept all it was given
+    if kind == b"IDAT" and not data:  # the compressor has buffered all its input
         return ()
     crc32 = zlib.crc32 if _zlib_ng is None else _zlib_ng.crc32
     return struct.pack(">I", len(data)), kind, data, struct.pack(">I", crc32(data, crc32(kind)))

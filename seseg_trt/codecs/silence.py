@@ -1,4 +1,4 @@
-"""Quiet while Pillow decodes, in any number of threads."""
+"""Suppress Pillow's warnings while any number of threads decode."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from types import TracebackType
 
 
 class PillowSilence:
-    """Keeps Pillow's warnings from the terminal, and from being raised, while any thread decodes.
+    """A reentrant context manager that ignores warnings from Pillow's modules while any thread is inside it.
 
-    Damaged metadata, odd palettes and sizes over Pillow's own limit make it warn about images that are fine here.
-    ``warnings.catch_warnings`` can't be used by several threads at once: each restores the filters that it found, in any order.
-    So one filter, for Pillow's modules alone, is put in front by the first thread that comes and removed by the last that goes.
+    Pillow warns about damaged metadata, odd palettes and sizes over its own limit, none of which matters here.
+    ``warnings.catch_warnings`` is not thread-safe: each thread restores the filters that it found, in any order. So the first thread to
+    enter installs one filter for Pillow's modules, and the last thread to leave removes it.
     """
 
     _ENTRY = ("ignore", None, Warning, re.compile(r"PIL\."), 0)

@@ -1,10 +1,11 @@
-"""What a file is by its bytes, where decoding did not tell: kinds that are not decoded, and files that end too early."""
+"""Recognise unsupported and truncated files by their bytes, to give a precise reason when decoding fails."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
-TAR = "a tar archive"
+TAR = "a tar"
 
 UNSUPPORTED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%!PS", "a PostScript program"),
@@ -39,18 +40,18 @@ UNSUPPORTED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x1f\x8b", "a gzip file"),
     (257, b"ustar", TAR),
 )
-"""(offset, bytes there, what it is): formats that are pictures to a user, or hold some, but are not decoded here.
+"""(offset, bytes, description) of formats that users may take for images, or that contain images, but that are not decoded.
 
-Programs (PostScript) would have to be run, drawings have no pixels, and a Photoshop document need not hold its flattened image.
+PostScript is a program that would have to be run, drawings have no pixels, and a Photoshop document may lack its flattened image.
 """
 
 TIFF_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-"""Bytes of one value of each of TIFF's types."""
+"""The size in bytes of a value of each TIFF field type."""
 
 
 def unsupported_kind(data: bytes) -> str | None:
-    """Return what a file is that is not decoded here, in words; None if it is unknown."""
-    if data[4:11] == b"ftypavi":  # AVIF is decoded; one that is damaged is no video
+    """Describe a file of an unsupported format, as in "a PDF document"; return None if the format is unknown."""
+    if data[4:11] == b"ftypavi":  # AVIF is supported: don't call a damaged one a video
         return None
     for offset, magic, kind in UNSUPPORTED:
         if data[offset : offset + len(magic)] == magic:
@@ -62,52 +63,32 @@ def unsupported_kind(data: bytes) -> str | None:
 
 
 def ends_early(data: bytes, source_format: str) -> bool:
-    """Whether the structure of a file of a known format says that bytes are missing at its end.
+    """Return whether a file's structure shows that bytes are missing at its end.
 
-    It is asked only of files that did not decode, to name the reason. False also where the structure can't be read.
+    Args:
+        data: the whole file.
+        source_format: a key of :data:`seseg_trt.codecs.pillow.FORMATS`.
+
+    Returns:
+        False also for formats whose structure does not tell.
     """
     try:
-        if source_format == "WEBP":
-            return len(data) < 12 or _little32(data, 4) + 8 > len(data)
-        if source_format == "JPEG2000":
-            return not data.rstrip(b"\0").endswith(b"\xff\xd9")
-        if source_format == "JPEG":
-            return b"\xff\xd9" not in data[-4096:]
-        if source_format == "PNG":
-            return b"IEND" not in data[-4096:]
-        if source_format == "GIF":
-            return not data.rstrip(b"\0").endswith(b";")
-        if source_format == "BMP":
-            return len(data) < 26 or _little32(data, 2) > len(data)
-        if source_format == "TIFF":
-            return _tiff_ends_early(data)
-        if source_format == "AVIF":
-            return _boxes_end_early(data)
-        if source_format == "ICO":
-            return _icon_ends_early(data)
+        return source_format in _ENDS_EARLY and _ENDS_EARLY[source_format](data)
     except (struct.error, IndexError, OverflowError):
-        return True  # the structure itself goes beyond the end
-    return False
-
-
-def _little32(data: bytes, offset: int) -> int:
-    return int(struct.unpack_from("<I", data, offset)[0])
+        return True  # the structure itself is cut off
 
 
 def _icon_ends_early(data: bytes) -> bool:
-    for index in range(struct.unpack_from("<H", data, 4)[0]):
-        size, offset = struct.unpack_from("<II", data, 6 + 16 * index + 8)
-        if offset + size > len(data):
-            return True
-    return False
+    count = struct.unpack_from("<H", data, 4)[0]
+    return any(sum(struct.unpack_from("<II", data, 6 + 16 * index + 8)) > len(data) for index in range(count))
 
 
 def _boxes_end_early(data: bytes) -> bool:
-    """Whether the top-level boxes of an ISO base media file (AVIF) reach beyond its end."""
+    """Return whether the top-level boxes of an ISO base media file (AVIF) reach beyond its end."""
     offset = 0
     while offset < len(data):
         size = struct.unpack_from(">I", data, offset)[0]
-        if size == 0:  # the box reaches to the end of the file, wherever that is
+        if size == 0:  # ISO/IEC 14496-12: the box extends to the end of the file
             return False
         if size == 1:
             size = struct.unpack_from(">Q", data, offset + 8)[0]
@@ -118,7 +99,7 @@ def _boxes_end_early(data: bytes) -> bool:
 
 
 def _tiff_ends_early(data: bytes) -> bool:
-    """Whether the first directory of a TIFF, or a strip or tile that it names, lies beyond the file's end."""
+    """Return whether a TIFF's first directory, or a strip or tile that it references, lies beyond the file's end."""
     order = "<" if data[:2] == b"II" else ">"
     if struct.unpack_from(order + "H", data, 2)[0] != 42:
         return False
@@ -138,3 +119,16 @@ def _tiff_ends_early(data: bytes) -> bool:
         if any(offset + count > len(data) for offset, count in pairs):
             return True
     return False
+
+
+_ENDS_EARLY: dict[str, Callable[[bytes], bool]] = {
+    "WEBP": lambda data: len(data) < 12 or int.from_bytes(data[4:8], "little") + 8 > len(data),
+    "JPEG2000": lambda data: not data.rstrip(b"\0").endswith(b"\xff\xd9"),
+    "JPEG": lambda data: b"\xff\xd9" not in data[-4096:],
+    "PNG": lambda data: b"IEND" not in data[-4096:],
+    "GIF": lambda data: not data.rstrip(b"\0").endswith(b";"),
+    "BMP": lambda data: len(data) < 26 or int.from_bytes(data[2:6], "little") > len(data),
+    "TIFF": _tiff_ends_early,
+    "AVIF": _boxes_end_early,
+    "ICO": _icon_ends_early,
+}

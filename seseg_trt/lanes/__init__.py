@@ -1,1 +1,1 @@
-"""Lanes: decode, infer, composite and encode on one kind of hardware."""
+"""Lanes: decode, infer, composite and encode batches on one kind of hardware."""

@@ -1,76 +1,68 @@
-"""The CPU lane: Pillow decodes and composites, a CPU backend infers, our PNG encoder writes."""
+"""The CPU lane: Pillow or DALI decodes, Pillow composites, a CPU backend infers, and this package's PNG writer encodes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..codecs import pillow
-from ..codecs.png import encode_png
+from ..codecs.pillow import DecodedImage
 from ..errors import BadImage
 from ..masks import host, reference
 from ..masks.measure import measure_mask
-from ..options import DecodeOptions, EncodeOptions, MaskOptions, OutputKind
-from .base import Frame, Measure, Source
+from ..options import LaneOptions, OutputKind
+from .base import Frame, Lane, open_decoders
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
 
+DALI_BATCH = 8
+"""The batch size for DALI: large enough to amortise a pipeline run, small enough for several threads to share a small run."""
 
-class CPULane:
-    """Everything on the host. Its steps are independent for each image and safe to run in several threads.
+
+class CPULane(Lane):
+    """A lane that does all its work on the CPU. Each step is thread-safe. DALI decodes with one core for each calling thread.
 
     Args:
-        backend: a backend that takes host arrays; the lane owns it and closes it.
-        masks, decoding, encoding: what the user chose.
-        measure: what of each mask is measured.
+        backend: a backend for host arrays. The lane closes it.
+        options: the user's options.
+
+    Raises:
+        DeviceError: DALI is chosen, and it or nvImageCodec is not installed.
     """
 
     name = "cpu"
-    batch_size = 1  # on a CPU larger batches gain nothing; several at once do
+    batch_size = 1  # a CPU gains nothing from larger batches, but from several at once
 
-    def __init__(
-        self, backend: Backend, masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptions, measure: Measure = None
-    ) -> None:
-        self._backend = backend
-        self._masks = masks
-        self._decoding = decoding
-        self._encoding = encoding
-        self._measure = measure
-        self.input_size = backend.input_size
+    def __init__(self, backend: Backend, options: LaneOptions) -> None:
+        super().__init__(backend, options, *open_decoders(options.decoding, backend.input_size, DALI_BATCH))
         self.infer_workers = backend.concurrency
-        self.description = backend.description
-        pillow.probe_pixels(b"\0")  # so that the start-up pays for loading Pillow's formats, and not the first image
+        self._backend = backend
+        if options.decoding.decoder == "dali":
+            self.batch_size = DALI_BATCH
+            self.description += ", DALI decodes"
 
-    def pixels(self, source: Source) -> int:
-        """Return the image's pixel count from its header. See :class:`seseg_trt.lanes.base.Lane`."""
-        return pillow.probe_pixels(source.data)
+    def _held(self, images: Sequence[DecodedImage]) -> Iterator[tuple[Any, Any]]:
+        from PIL import Image
 
-    def decode(self, batch: Sequence[Source]) -> list[Frame | BadImage]:
-        """Decode each source and sample its network input."""
-        return [self._decode(source) for source in batch]
-
-    def _decode(self, source: Source) -> Frame | BadImage:
-        try:
-            decoded = pillow.decode(source.data, self._decoding)
-        except BadImage as bad:
-            return bad
-        network_input = reference.sample_nearest(decoded.image, self.input_size)
-        return Frame(source.identity, decoded.width, decoded.height, "pillow", decoded.image, network_input)
+        pixels = [image.image for image in images]
+        if self._resampler is None:
+            inputs = [reference.sample_nearest(image, self.input_size) for image in pixels]
+        else:
+            inputs = self._resampler.resample([np.ascontiguousarray(image) for image in pixels])
+        return zip((Image.fromarray(i) if isinstance(i, np.ndarray) else i for i in pixels), inputs, strict=True)
 
     def infer(self, batch: Sequence[Frame]) -> None:
-        """Run the network on the batch's inputs."""
+        """Run the network and set each frame's ``confidence``."""
         maps = self._backend.infer(np.stack([frame.network_input for frame in batch]))
         for frame, confidence in zip(batch, maps, strict=True):
             frame.confidence = confidence
             frame.network_input = None
 
     def composite(self, batch: Sequence[Frame]) -> None:
-        """Make each frame's outputs at the size of its image."""
+        """Make each frame's outputs at its image's size."""
         for frame in batch:
-            assert frame.confidence is not None
             if self._masks.outputs or self._measure:
                 opacity = host.resize_map(frame.confidence, frame.width, frame.height)
                 mask = reference.apply_threshold(opacity, self._masks.threshold)
@@ -81,7 +73,7 @@ class CPULane:
             frame.image = None
 
     def encode(self, batch: Sequence[Frame]) -> list[Mapping[OutputKind, bytes] | BadImage]:
-        """Encode each frame's outputs: masks always as PNG, the others as the user chose."""
+        """Encode each frame's outputs: masks as PNG, the others in the user's format."""
         return [self._encode(frame) for frame in batch]
 
     def _encode(self, frame: Frame) -> Mapping[OutputKind, bytes] | BadImage:
@@ -89,12 +81,7 @@ class CPULane:
         try:
             while frame.rendered:
                 kind, pixels = frame.rendered.popitem()
-                if kind == "mask" or self._encoding.format == "png":
-                    encoded[kind] = encode_png(pixels)
-                else:
-                    from PIL import Image
-
-                    encoded[kind] = pillow.encode_lossy(Image.fromarray(pixels), self._encoding)
+                encoded[kind] = self._file(pixels, kind)
         except BadImage as bad:
             return bad
         return encoded

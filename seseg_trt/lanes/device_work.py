@@ -1,13 +1,12 @@
-"""What the GPU lane and :class:`seseg_trt.Segmenter` do with images that are on the device: sample, infer, composite.
+"""Sample, infer and composite images that are in GPU memory. The GPU lane and :class:`seseg_trt.Segmenter` share this module.
 
-Work is enqueued on a room's stream. Nothing here waits for the device, but for one thing: a room that is taken again is first waited
-for, since the host writes into its page-locked records.
+Work is enqueued asynchronously on a slot's stream. The one exception: taking a slot waits for its previous work, because the host
+overwrites the slot's pinned records.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import queue
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,33 +14,34 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import DeviceBackend
-from ..cuda import Device, Event, Stream
-from ..cuda_array import DeviceArray, DevicePool
+from ..cuda.array import DeviceArray, DevicePool
+from ..cuda.device import Device, Event, Stream
 from ..errors import UsageError
-from ..masks.kernels import DeviceImage, DeviceSource, Kernels, Workspace
+from ..masks.kernels import Kernels, Workspace
+from ..masks.launches import plan_composite, plan_sample
+from ..masks.records import DeviceImage, DeviceSource
 from ..masks.reference import random_key
 from ..options import MaskOptions, OutputKind
 
-ROOMS = 8
-"""Of two threads that decode, composite and encode at once, and one that infers, none waits for a room; a thread that hangs keeps one."""
-ALIGNMENT = 256
+SLOTS = 8
+"""One slot for each of the seven threads that need one (two each decode, composite and encode, one infers), and one for a stuck thread."""
 COLORED: tuple[OutputKind, OutputKind] = ("se", "nse")
 
 
-class Room:
-    """A stream with workspaces; one thread at a time works in it, and samples and composites once, before it is waited for.
+class StreamSlot:
+    """A CUDA stream with workspaces, used by one thread at a time, for one sampling and one compositing.
 
-    There are two workspaces because a second plan would write over the records of the first before the device has read them.
+    Sampling and compositing need separate workspaces: the second would overwrite the records of the first before the device reads them.
     """
 
-    def __init__(self, device: Device, kernels: Kernels) -> None:
+    def __init__(self, device: Device) -> None:
         self.stream: Stream = device.stream()
-        self.sampling: Workspace = kernels.workspace()
-        self.compositing: Workspace = kernels.workspace()
+        self.sampling = Workspace(device)
+        self.compositing = Workspace(device)
         self.done = Event(device)
 
     def close(self) -> None:
-        """Give back its memory, after its work."""
+        """Wait for the slot's work and release its stream and memory."""
         self.stream.synchronize()
         self.sampling.close()
         self.compositing.close()
@@ -49,37 +49,15 @@ class Room:
         self.stream.close()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Picture:
-    """An image on the device, and what is made of it.
-
-    Attributes:
-        source: its pixels.
-        confidence: the address of its map, uint8 [S, S].
-        identity: what keys the random colour.
-        se, nse: addresses of uint8 [H, W, 3]; 0: not wanted.
-        mask: the address of uint8 [H, W]; 0: not wanted.
-        bits: the address of uint8 [H, ceil(W / 8)], a mask of 1 bit; 0: not wanted.
-    """
-
-    source: DeviceSource
-    confidence: int
-    identity: bytes = b""
-    se: int = 0
-    nse: int = 0
-    mask: int = 0
-    bits: int = 0
-
-
 class DeviceWork:
-    """The kernels, the network and memory of one device.
+    """The kernels, network, memory pool and slots of a device.
 
     Args:
-        device: which.
-        backend: the network, on that device; its owner closes it.
+        device: the GPU.
+        backend: the backend that runs the network on that GPU. The caller closes it.
 
     Raises:
-        DeviceError: there are no kernels for this GPU.
+        DeviceError: the kernels can't run on this GPU.
     """
 
     def __init__(self, device: Device, backend: DeviceBackend) -> None:
@@ -87,98 +65,89 @@ class DeviceWork:
         self.backend = backend
         self.size = backend.input_size
         self.pool = DevicePool(device)
-        kernels = self._kernels = Kernels(device)
-        self._rooms = [Room(device, kernels) for _ in range(ROOMS)]
-        self._free: queue.SimpleQueue[Room] = queue.SimpleQueue()
-        for room in self._rooms:
-            self._free.put(room)
+        self._kernels = Kernels(device)
+        self._free: queue.SimpleQueue[StreamSlot] = queue.SimpleQueue()
+        for _ in range(SLOTS):
+            self._free.put(StreamSlot(device))
 
     @contextlib.contextmanager
-    def room(self) -> Iterator[Room]:
-        """Take a room. It is free again when what was enqueued in it is done."""
-        room = self._free.get()
+    def slot(self) -> Iterator[StreamSlot]:
+        """Yield a free slot, after waiting for its previous work."""
+        slot = self._free.get()
         try:
-            room.done.synchronize()
-            yield room
+            slot.done.synchronize()
+            yield slot
         finally:
-            room.done.record(room.stream)
-            self._free.put(room)
+            slot.done.record(slot.stream)
+            self._free.put(slot)
 
-    def infer(self, sources: Sequence[DeviceSource], room: Room, out: DeviceArray | None = None) -> DeviceArray:
-        """Sample the network's inputs and run the network: uint8 [N, S, S], in the order of the room's stream."""
-        inputs = self.pool.array((len(sources), self.size, self.size, 3), room.stream.handle)
-        self._kernels.sample(sources, self.size, inputs.address, room.sampling, room.stream)
-        return self.backend.infer_device(inputs, room.stream, out)
+    def infer(self, sources: Sequence[DeviceSource], slot: StreamSlot, out: DeviceArray | None = None) -> DeviceArray:
+        """Sample the network's inputs and run the network, in the order of the slot's stream.
 
-    def composite(self, pictures: Sequence[Picture], options: MaskOptions, room: Room) -> None:
-        """Make the outputs of each picture, in the order of the room's stream."""
-        images = []
-        for picture in pictures:
-            source = picture.source
-            keys = [random_key(options.seed, picture.identity, kind) if options.color == "random" else (0, 0) for kind in COLORED]
-            images.append(
-                DeviceImage(
-                    width=source.width,
-                    height=source.height,
-                    map=picture.confidence,
-                    source=source.pixels,
-                    source_pitch=source.pitch,
-                    se=picture.se,
-                    nse=picture.nse,
-                    mask=picture.mask,
-                    bits=picture.bits,
-                    se_key=keys[0],
-                    nse_key=keys[1],
-                )
-            )
-        self._kernels.composite(images, self.size, options.threshold, options.color, room.compositing, room.stream)
+        Args:
+            sources: N images on the device.
+            slot: the slot to work in.
+            out: an array to write into, or None for a new one.
+
+        Returns:
+            The confidence maps, uint8 [N, S, S].
+
+        Raises:
+            DeviceError: the network or the device failed.
+        """
+        inputs = self.pool.array((len(sources), self.size, self.size, 3), slot.stream.handle)
+        self._kernels.run(plan_sample(sources, self.size, inputs.address), slot.sampling, slot.stream)
+        return self.backend.infer_device(inputs, slot.stream, out)
+
+    def composite(self, images: Sequence[DeviceImage], options: MaskOptions, slot: StreamSlot) -> None:
+        """Make the outputs of each image, in the order of the slot's stream."""
+        plan = plan_composite(images, self.size, options.threshold, options.color)
+        self._kernels.run(plan, slot.compositing, slot.stream)
 
     def close(self) -> None:
-        """Give back rooms and memory; a room in which a thread hangs stays."""
+        """Release the free slots and the memory pool. The slot of a stuck thread is not released."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._free.get_nowait().close()
         self.pool.close()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of device memory, uint8 of any shape, C-contiguous. ``owner`` keeps it alive."""
-
-    address: int
-    shape: tuple[int, ...]
-    owner: DeviceArray
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {
-            "shape": self.shape,
-            "typestr": "|u1",
-            "data": (self.address, False),
-            "strides": None,
-            "stream": self.owner.stream,
-            "version": 3,
-        }
-
-
-def cut(slab_of: Any, shapes: Sequence[tuple[int, ...]]) -> list[Piece]:
-    """Allocate once for many arrays; each begins at a multiple of 256.
+def device_image(source: DeviceSource, confidence: int, options: MaskOptions, identity: bytes, **outputs: int) -> DeviceImage:
+    """Describe an image and its outputs for the kernels.
 
     Args:
-        slab_of: called with the number of bytes; returns a :class:`DeviceArray`.
-        shapes: of the arrays.
+        source: the image's pixels.
+        confidence: the address of the confidence map, uint8 [S, S].
+        options: the mask colour, and the seed of a random one.
+        identity: the key of the random colour.
+        outputs: the addresses of ``se``, ``nse``, ``mask`` and ``bits``; an output without one is not made.
     """
-    sizes = [-(-int(np.prod(shape, dtype=np.int64)) // ALIGNMENT) * ALIGNMENT for shape in shapes]
-    slab = slab_of(sum(sizes))
-    starts = np.cumsum([0, *sizes[:-1]]).tolist() if sizes else []
-    return [Piece(slab.address + start, tuple(shape), slab) for start, shape in zip(starts, shapes, strict=True)]
+    keys = [random_key(options.seed, identity, kind) if options.color == "random" else (0, 0) for kind in COLORED]
+    return DeviceImage(
+        source.width,
+        source.height,
+        confidence,
+        source.pixels,
+        source_pitch=source.pitch,
+        se_key=keys[0],
+        nse_key=keys[1],
+        **outputs,
+    )
 
 
-def look(image: Any) -> DeviceSource:
-    """Return where the pixels of an array of the device are: uint8 [H, W, 3], rows padded or not.
+def output_shape(kind: OutputKind, width: int, height: int) -> tuple[int, ...]:
+    """Return the shape of an output: uint8 [H, W] for a mask, [H, W, 3] for the others."""
+    return (height, width) if kind == "mask" else (height, width, 3)
+
+
+def as_device_source(image: Any) -> DeviceSource:
+    """Return the address, size and pitch of an image on the device.
+
+    Args:
+        image: uint8 [H, W, 3] with ``__cuda_array_interface__``. Rows may be padded.
 
     Raises:
-        UsageError: it is no such array.
+        UsageError: the array has another shape or dtype, or gaps between pixels.
     """
     interface = image.__cuda_array_interface__
     shape, strides = tuple(interface["shape"]), interface.get("strides")

@@ -1,189 +1,149 @@
-"""The GPU lane: DALI decodes, the plan infers, the kernels composite, nvJPEG encodes. Pixels stay on the device.
+"""The GPU lane: DALI decodes, a TensorRT plan infers, the kernels composite, and nvJPEG encodes. Pixels stay on the device.
 
-Each step waits at its end for its own stream alone, so that a step's time is its own and its inputs may be given up; the steps of
-different batches overlap because they run in different threads, on different streams. Nothing waits for the device as a whole.
+Each step ends by waiting for its own stream, so that its time can be measured and its inputs can be freed. The steps of different batches
+overlap, because they run in different threads on different streams. No step waits for the whole device.
 
-What an image holds on the device is bounded by what it holds in flight (``--memory``): 3 bytes a pixel decoded and at most 8 of
-outputs, of the 20 for which the run asks before it reads an image.
+``--memory`` bounds device memory too: an image takes 3 bytes a pixel decoded and at most 8 for outputs, of the 20 bytes that the run
+reserves before it reads an image.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..backends.base import DeviceBackend
-from ..codecs import pillow
-from ..codecs.batches import DecodedImage, Decoding, PillowDecoding
-from ..codecs.headers import probe_pixels
-from ..codecs.png import encode_png
-from ..cuda import Device, Stream, open_device, parse_device
+from ..codecs.batches import DecodeItems, Decoding
+from ..codecs.pillow import DecodedImage
+from ..cuda.array import DeviceView
+from ..cuda.device import Device, Stream, open_device
+from ..cuda.driver import parse_device
 from ..errors import BadImage
-from ..masks.kernels import DeviceSource
 from ..masks.measure import measure_mask
-from ..options import DecodeOptions, EncodeOptions, MaskOptions, OutputKind
-from .base import Frame, Measure, Source
-from .device_work import DeviceWork, Picture, Piece, Room, cut, look
+from ..masks.records import DeviceSource
+from ..options import LaneOptions, MaskOptions, OutputKind
+from .base import Frame, Lane, open_decoders
+from .device_work import DeviceWork, StreamSlot, as_device_source, device_image, output_shape
+
+if TYPE_CHECKING:
+    from ..codecs.dali import DaliResampler
+    from ..codecs.nvimgcodec import NvimgcodecEncoder
 
 BATCH = 64
-"""Images that the network gets at once, at most."""
+"""The largest batch for the network."""
 
 
-class Decoder(Protocol):
-    """:class:`seseg_trt.codecs.batches.Decoding`, or Pillow alone."""
-
-    def decode(self, batch: Sequence[bytes]) -> list[DecodedImage | BadImage]:
-        """Decode; arrays are ready on the device, for any stream."""
-        ...
-
-
-class Resampler(Protocol):
-    """:class:`seseg_trt.codecs.dali.DaliResampler`."""
-
-    def resample(self, images: Sequence[Any]) -> list[Any]:
-        """Return uint8 [S, S, 3] for each, ready on the device, for any stream."""
-        ...
-
-
-class Encoder(Protocol):
-    """:class:`seseg_trt.codecs.nvimgcodec.NvimgcodecEncoder`."""
-
-    def encode(self, images: Sequence[Any], stream: int | None = None) -> list[bytes | BadImage]:
-        """Encode arrays of the device."""
-        ...
-
-
-@dataclasses.dataclass(slots=True)
-class OnDevice:
-    """What a frame has on the device. ``owners`` keep the memory alive; ``source`` is the image, ``sampled`` what the network sees of it."""
+class OnDevice(NamedTuple):
+    """An image on the device, and the object that keeps its memory alive."""
 
     source: DeviceSource
-    sampled: DeviceSource
-    owners: tuple[Any, ...]
-    confidence: int = 0
+    owner: Any
 
 
-class GPULane:
-    """Everything on one GPU but the reading of headers, PNG's deflate and what native decoders don't take.
+class GPULane(Lane):
+    """A lane that works on one GPU. The host reads headers, writes PNGs, and decodes what the native decoders can't.
 
     Args:
         work: the network and the kernels.
-        masks, encoding: what the user chose.
-        decoder: makes pixels, on the host or on the device.
-        resampler: makes the network's input; None: NEAREST, by the contract's table.
-        encoder: of the lossy format that is chosen, on the device; None: on the host.
-        measure: what of each mask is measured.
-        batch_size: of the network.
+        options: the user's options.
+        decoder: decodes files to pixels, on the host or on the device, ready for any stream.
+        resampler: makes the network's input on the device; None for NEAREST, as Pillow 5 computes it.
+        encoder: encodes the lossy format on the device; None to encode on the host.
+        batch_size: the network's batch size.
     """
 
     name = "gpu"
-    infer_workers = 1  # one thread keeps a GPU fed: it only begins work there
+    infer_workers = 1  # inference is asynchronous, so one thread keeps the GPU busy
 
     def __init__(
         self,
         work: DeviceWork,
-        masks: MaskOptions,
-        encoding: EncodeOptions,
-        decoder: Decoder,
-        resampler: Resampler | None = None,
-        encoder: Encoder | None = None,
-        measure: Measure = None,
+        options: LaneOptions,
+        decoder: Decoding,
+        resampler: DaliResampler | None = None,
+        encoder: NvimgcodecEncoder | None = None,
         batch_size: int = BATCH,
     ) -> None:
+        super().__init__(work.backend, options, decoder, resampler)
         self._work = work
-        self._masks = masks
-        self._encoding = encoding
-        self._decoder = decoder
-        self._resampler = resampler
         self._encoder = encoder
-        self._measure = measure
         self.batch_size = batch_size
-        self.input_size = work.size
-        self.description = work.backend.description
-        pillow.probe_pixels(b"\0")  # so that the start-up pays for loading Pillow's formats, and not the first image
 
-    def pixels(self, source: Source) -> int:
-        """Return the image's pixel count from its header. See :class:`seseg_trt.lanes.base.Lane`."""
-        return probe_pixels(source.data)
-
-    def decode(self, batch: Sequence[Source]) -> list[Frame | BadImage]:
-        """Decode the sources together; what was decoded on the host is brought to the device."""
-        decoded = self._decoder.decode([source.data for source in batch])
-        good = [image for image in decoded if isinstance(image, DecodedImage)]
-        arrays = self._on_device(good)
-        sampled = arrays if self._resampler is None or not arrays else self._resampler.resample(arrays)
-        held = iter([OnDevice(look(a), look(s), (a, s)) for a, s in zip(arrays, sampled, strict=True)])
-        return [
-            Frame(source.identity, image.width, image.height, image.decoded_by, next(held), None)
-            if isinstance(image, DecodedImage)
-            else image
-            for source, image in zip(batch, decoded, strict=True)
-        ]
-
-    def _on_device(self, images: list[DecodedImage]) -> list[Any]:
+    def _held(self, images: Sequence[DecodedImage]) -> Iterator[tuple[OnDevice, OnDevice]]:
+        """Copy images decoded on the host to the device, and make the network's inputs."""
         arrays = [i.image if hasattr(i.image, "__cuda_array_interface__") else np.asarray(i.image) for i in images]
         host = [index for index, array in enumerate(arrays) if isinstance(array, np.ndarray)]
-        if not host:
-            return arrays
-        with self._work.room() as room:
-            for index, piece in zip(host, self._slab([arrays[i].shape for i in host], room), strict=True):
-                room.stream.copy_in(piece.address, np.ascontiguousarray(arrays[index]))
-                arrays[index] = piece
-            room.stream.synchronize()
-        return arrays
+        if host:
+            with self._work.slot() as slot:
+                for index, piece in zip(host, self._pieces([arrays[i].shape for i in host], slot), strict=True):
+                    slot.stream.copy_in(piece.address, np.ascontiguousarray(arrays[index]))
+                    arrays[index] = piece
+                slot.stream.synchronize()
+        held = [OnDevice(as_device_source(array), array) for array in arrays]
+        if self._resampler is None or not arrays:
+            return zip(held, held, strict=True)
+        return zip(held, [OnDevice(as_device_source(array), array) for array in self._resampler.resample(arrays)], strict=True)
 
-    def _slab(self, shapes: Sequence[tuple[int, ...]], room: Room) -> list[Piece]:
-        return cut(lambda nbytes: self._work.pool.array((nbytes,), room.stream.handle), shapes)
+    def _pieces(self, shapes: Sequence[tuple[int, ...]], slot: StreamSlot) -> list[DeviceView]:
+        return self._work.pool.arrays(shapes, slot.stream.handle)
 
     def infer(self, batch: Sequence[Frame]) -> None:
-        """Sample the batch's inputs and run the network on them."""
-        with self._work.room() as room:
-            maps = self._work.infer([frame.image.sampled for frame in batch], room)
-            room.stream.synchronize()
+        """Sample the network's inputs, run the network and set each frame's ``confidence``."""
+        size = self.input_size
+        with self._work.slot() as slot:
+            maps = self._work.infer([frame.network_input.source for frame in batch], slot)
+            slot.stream.synchronize()
         for index, frame in enumerate(batch):
-            held = frame.image
-            held.confidence = maps.address + index * self.input_size**2
-            held.owners += (maps,)
+            frame.confidence = DeviceView(maps.address + index * size**2, (size, size), maps.stream, maps)
+            frame.network_input = None
 
     def composite(self, batch: Sequence[Frame]) -> None:
-        """Make each frame's outputs at the size of its image; a mask of two levels is packed to bits."""
+        """Make each frame's outputs at its image's size. Masks with a threshold are packed to 1 bit a pixel."""
         if self._masks.outputs:
-            with self._work.room() as room:
-                self._composite(batch, room)
-                room.stream.synchronize()
+            with self._work.slot() as slot:
+                self._composite(batch, slot)
+                slot.stream.synchronize()
         if self._measure:
             self._measure_all(batch)
         for frame in batch:
-            frame.image = None
+            frame.image = frame.confidence = None
 
-    def _composite(self, batch: Sequence[Frame], room: Room) -> None:
+    def _composite(self, batch: Sequence[Frame], slot: StreamSlot) -> None:
         packed = self._masks.threshold is not None
         wanted = [(frame, kind) for frame in batch for kind in self._masks.outputs]
-        pieces = self._slab([_shape(frame, kind, packed) for frame, kind in wanted], room)
-        addresses: dict[int, dict[str, int]] = {}
-        for (frame, kind), piece in zip(wanted, pieces, strict=True):
+        widths = [-(-frame.width // 8) if packed and kind == "mask" else frame.width for frame, kind in wanted]
+        shapes = [output_shape(kind, width, frame.height) for (frame, kind), width in zip(wanted, widths, strict=True)]
+        for (frame, kind), piece in zip(wanted, self._pieces(shapes, slot), strict=True):
             frame.rendered[kind] = piece
-            addresses.setdefault(id(frame), {})["bits" if kind == "mask" and packed else kind] = piece.address
-        pictures = [Picture(f.image.source, f.image.confidence, f.identity, **addresses[id(f)]) for f in batch]
-        self._work.composite(pictures, self._masks, room)
+        images = [
+            device_image(
+                frame.image.source,
+                frame.confidence.address,
+                self._masks,
+                frame.identity,
+                **{"bits" if kind == "mask" and packed else kind: piece.address for kind, piece in frame.rendered.items()},
+            )
+            for frame in batch
+        ]
+        self._work.composite(images, self._masks, slot)
 
     def _measure_all(self, batch: Sequence[Frame]) -> None:
         opacity = MaskOptions(outputs=("mask",))
-        with self._work.room() as room:
-            pieces = self._slab([(frame.height, frame.width) for frame in batch], room)
-            pictures = [
-                Picture(frame.image.source, frame.image.confidence, mask=piece.address) for frame, piece in zip(batch, pieces, strict=True)
+        with self._work.slot() as slot:
+            pieces = self._pieces([(frame.height, frame.width) for frame in batch], slot)
+            images = [
+                device_image(frame.image.source, frame.confidence.address, opacity, b"", mask=piece.address)
+                for frame, piece in zip(batch, pieces, strict=True)
             ]
-            self._work.composite(pictures, opacity, room)
-            maps = self._to_host(pieces, room.stream)
+            self._work.composite(images, opacity, slot)
+            maps = self._to_host(pieces, slot.stream)
         for frame, pixels in zip(batch, maps, strict=True):
             frame.measured = measure_mask(pixels, self._masks.threshold, rle=self._measure == "rle")
 
-    def _to_host(self, pieces: Sequence[Piece], stream: Stream) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    def _to_host(self, pieces: Sequence[DeviceView], stream: Stream) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
         host = [self._work.device.pinned(piece.shape) for piece in pieces]
         for array, piece in zip(host, pieces, strict=True):
             stream.copy_out(array, piece.address)
@@ -191,97 +151,71 @@ class GPULane:
         return host
 
     def encode(self, batch: Sequence[Frame]) -> list[Mapping[OutputKind, bytes] | BadImage]:
-        """Encode each frame's outputs: masks always as PNG, the others as the user chose."""
-        rendered = [(index, kind, piece) for index, frame in enumerate(batch) for kind, piece in frame.rendered.items()]
-        there = [r for r in rendered if self._encoder is not None and r[1] != "mask"]
-        here = [r for r in rendered if self._encoder is None or r[1] == "mask"]
-        results: list[dict[OutputKind, bytes] | BadImage] = [{} for _ in batch]
-        with self._work.room() as room:
-            files = self._encoder.encode([r[2] for r in there], room.stream.handle) if self._encoder is not None and there else []
-            pixels = self._to_host([r[2] for r in here], room.stream)
-        for (index, kind, _), file in zip(there, files, strict=True):
-            _keep(results, index, kind, file)
-        for (index, kind, _), array in zip(here, pixels, strict=True):
-            _keep(results, index, kind, self._encode_on_host(array, kind, batch[index].width))
+        """Encode each frame's outputs: masks as PNG, the others in the user's format."""
+        encoder = self._encoder
+        rendered = [(kind, piece) for frame in batch for kind, piece in frame.rendered.items()]
+        there = [piece for kind, piece in rendered if encoder is not None and kind != "mask"]
+        here = [piece for kind, piece in rendered if encoder is None or kind == "mask"]
+        with self._work.slot() as slot:
+            files = iter(encoder.encode(there, slot.stream.handle) if encoder is not None and there else [])
+            pixels = iter(self._to_host(here, slot.stream))
+        results: list[Any] = []
         for frame in batch:
+            made = {
+                kind: self._encode_on_host(next(pixels), kind, frame.width) if encoder is None or kind == "mask" else next(files)
+                for kind in frame.rendered
+            }
+            results.append(next((file for file in made.values() if isinstance(file, BadImage)), made))
+        for frame in batch:  # at the end, because a batch that fails is tried again
             frame.rendered.clear()
-        return list(results)
+        return results
 
     def _encode_on_host(self, pixels: np.ndarray[Any, np.dtype[np.uint8]], kind: OutputKind, width: int) -> bytes | BadImage:
+        if kind == "mask" and self._masks.threshold is not None:
+            pixels = np.negative(np.unpackbits(pixels, axis=1, count=width))  # from 1 bit a pixel to 0 and 255
         try:
-            if kind == "mask":
-                return encode_png(pixels if self._masks.threshold is None else _unpacked(pixels, width))
-            if self._encoding.format == "png":
-                return encode_png(pixels)
-            from PIL import Image
-
-            return pillow.encode_lossy(Image.fromarray(pixels), self._encoding)
+            return self._file(pixels, kind)
         except BadImage as bad:
             return bad
 
     def close(self) -> None:
-        """Give back the device and the network."""
+        """Release the device and the network."""
         self._work.close()
         self._work.backend.close()
 
 
-def _shape(frame: Frame, kind: OutputKind, packed: bool) -> tuple[int, ...]:
-    if kind != "mask":
-        return frame.height, frame.width, 3
-    return frame.height, -(-frame.width // 8) if packed else frame.width
+def _make_ready_items(device: Device, threads: int) -> DecodeItems:
+    """Create an nvImageCodec decoder on the device whose results are ready for any stream."""
+    from ..codecs.nvimgcodec import NvimgcodecDecoder
 
+    decoder, stream = NvimgcodecDecoder(threads, device.gpu.index), device.stream()
 
-def _unpacked(bits: np.ndarray[Any, np.dtype[np.uint8]], width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return a mask of 0 and 255, uint8 [H, W], of one of bits."""
-    return np.negative(np.unpackbits(bits, axis=1, count=width))
-
-
-def _keep(results: list[dict[OutputKind, bytes] | BadImage], index: int, kind: OutputKind, file: bytes | BadImage) -> None:
-    so_far = results[index]
-    if isinstance(file, BadImage):
-        results[index] = file
-    elif isinstance(so_far, dict):
-        so_far[kind] = file
-
-
-class _ReadyItems:
-    """nvImageCodec on the device, with results that are ready for any stream."""
-
-    def __init__(self, device: Device, threads: int) -> None:
-        from ..codecs.nvimgcodec import NvimgcodecDecoder
-
-        self._decoder = NvimgcodecDecoder(threads, device.gpu.index)
-        self._stream = device.stream()
-
-    def decode(self, batch: Sequence[bytes]) -> list[Any | None]:
-        images = self._decoder.decode(batch, self._stream.handle)
-        self._stream.synchronize()
+    def decode(batch: Sequence[bytes]) -> list[Any | None]:
+        images = decoder.decode(batch, stream.handle)
+        stream.synchronize()
         return images
 
+    return decode
 
-def open_gpu_lane(
-    backend: DeviceBackend, masks: MaskOptions, decoding: DecodeOptions, encoding: EncodeOptions, measure: Measure = None
-) -> GPULane:
-    """Make the lane of a GPU on which a plan is loaded.
+
+def open_gpu_lane(backend: DeviceBackend, options: LaneOptions) -> GPULane:
+    """Create the lane for the GPU of a backend.
+
+    Args:
+        backend: a backend with a loaded plan. The lane closes it.
+        options: the user's options.
 
     Raises:
-        DeviceError: DALI, nvImageCodec or the kernels can't run there.
+        DeviceError: DALI, nvImageCodec or the kernels can't run on this GPU.
     """
     device = open_device(parse_device(backend.device))
     index, threads = device.gpu.index, max(1, len(os.sched_getaffinity(0)) // 2)
     work = DeviceWork(device, backend)
     batch = min(BATCH, int(getattr(getattr(backend, "identity", None), "max_batch", BATCH)))
-    decoder: Decoder = PillowDecoding(decoding)
-    resampler: Resampler | None = None
-    encoder: Encoder | None = None
-    if decoding.decoder == "dali":
-        from ..codecs.dali import DaliDecoder, DaliResampler
-
-        decoder = Decoding(decoding, DaliDecoder(batch, threads, index), lambda: _ReadyItems(device, threads))
-        if decoding.resample != "nearest":
-            resampler = DaliResampler(work.size, decoding.resample, batch, threads, index)
-    if encoding.format == "jpg" and set(masks.outputs) - {"mask"}:
+    decoders = open_decoders(options.decoding, work.size, batch, threads, index, lambda: _make_ready_items(device, threads))
+    encoder = None
+    if options.encoding.format == "jpg" and set(options.masks.outputs) - {"mask"}:
         from ..codecs.nvimgcodec import NvimgcodecEncoder
 
-        encoder = NvimgcodecEncoder(encoding, 1, index)
-    return GPULane(work, masks, encoding, decoder, resampler, encoder, measure, batch)
+        encoder = NvimgcodecEncoder(options.encoding, 1, index)
+    return GPULane(work, options, *decoders, encoder, batch)

@@ -1,1 +1,1 @@
-"""Masks: confidence and pixels to outputs, exactly as the original program makes them."""
+"""Make masks and masked images from confidence maps, byte for byte as the original program does."""

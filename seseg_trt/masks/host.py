@@ -1,4 +1,7 @@
-"""What :mod:`seseg_trt.masks.reference` does, to the same bytes, in compiled code where it was built (:mod:`seseg_trt.native`)."""
+"""Resize and composite with the compiled extension (:mod:`seseg_trt.native`) if it is available, else with the reference.
+
+The results are those of :mod:`seseg_trt.masks.reference`, byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def resize_map(confidence: Pixels, width: int, height: int) -> Pixels:
-    """Bring a confidence map to the image's size; see :func:`seseg_trt.masks.reference.resize_map`."""
+    """Resize a confidence map to the image's size; see :func:`seseg_trt.masks.reference.resize_map`."""
     if native.MODULE is None:
         return reference.resize_map(confidence, width, height)
     mask = np.empty((height, width), np.uint8)
@@ -26,9 +29,13 @@ def resize_map(confidence: Pixels, width: int, height: int) -> Pixels:
 
 
 def composite(image: Image.Image | Pixels, mask: Pixels, kind: OutputKind, options: MaskOptions, identity: bytes) -> Pixels:
-    """Make one output; see :func:`seseg_trt.masks.reference.composite`. The image may be uint8 [H, W, 3] as well."""
+    """Make one output; see :func:`seseg_trt.masks.reference.composite`. The image may also be an array, uint8 [H, W, 3]."""
     if native.MODULE is None or kind == "mask" or options.color == "random":
-        return reference.composite(_picture(image), mask, kind, options, identity)
+        if isinstance(image, np.ndarray):
+            from PIL import Image as PILImage
+
+            image = PILImage.fromarray(image)
+        return reference.composite(image, mask, kind, options, identity)
     size = image.shape[:2] if isinstance(image, np.ndarray) else (image.height, image.width)
     if mask.shape != size:
         raise ValueError(f"the mask is {mask.shape}, the image (height, width) {size}")
@@ -48,32 +55,24 @@ def composite(image: Image.Image | Pixels, mask: Pixels, kind: OutputKind, optio
 
 
 def _cover_memory(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskOptions, result: Pixels) -> bool:
-    """Cover an image that lends its own memory, of 4 bytes a pixel; return whether it could."""
+    """Composite an image straight from Pillow's memory (4 bytes a pixel); return False if Pillow can't export it."""
     assert native.MODULE is not None
     if not _lends_memory():
         return False
     try:
         memory = image.__arrow_c_array__()[1]
-    except ValueError:  # it is in pieces, as large ones are, or its rows are padded
+    except ValueError:  # a large image lies in several memory blocks, or its rows are padded
         return False
     try:
         native.MODULE.cover(memory, mask, options.color, kind == "se", result)
-    except BufferError:  # laid out in another way
+    except BufferError:  # the memory layout is not the expected one
         return False
     return True
 
 
 @functools.lru_cache(maxsize=1)
 def _lends_memory() -> bool:
-    """Whether Pillow lends an image's memory as it should: 11.2's never let go of it, and 12's lends padded rows as if they were not."""
+    """Return whether Pillow exports image memory correctly. Pillow 11.2 never frees it, and Pillow 12 exports padded rows as unpadded."""
     import PIL
 
     return int(PIL.__version__.partition(".")[0]) >= 13
-
-
-def _picture(image: Image.Image | Pixels) -> Image.Image:
-    if not isinstance(image, np.ndarray):
-        return image
-    from PIL import Image as PILImage
-
-    return PILImage.fromarray(image)

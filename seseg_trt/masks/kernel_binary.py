@@ -1,8 +1,8 @@
-"""The kernels' machine code: the fatbin that the package brings, and the ways to make it.
+"""Load or compile the machine code of the CUDA kernels.
 
-``python -m seseg_trt.masks.kernel_binary`` compiles it (``make kernels``): with the CUDA toolkit's nvcc, for every GPU from Turing on.
-Beside it lies a record of the sources' hash: a fatbin of other sources is never loaded. Where it can't serve, the kernels are compiled
-for the one GPU, by NVRTC from its wheel (``pip install nvidia-cuda-nvrtc``) or by nvcc.
+The package ships a fatbin for every GPU since Turing. ``make kernels`` (``python -m seseg_trt.masks.kernel_binary``) compiles it with the
+CUDA toolkit's nvcc and records the hash of the sources beside it. A fatbin whose hash does not match the sources is never loaded; the
+kernels are then compiled for the present GPU by NVRTC (``pip install nvidia-cuda-nvrtc``) or nvcc.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from ..errors import DeviceError
 
 FOLDER = Path(__file__).parent
 SOURCE = FOLDER / "kernels.cu"
-HEADERS = ("compositing.h", "bodies.h", "fused.h")
+NATIVE = FOLDER.parent / "native"
+HEADERS = (NATIVE / "compositing.h", FOLDER / "bodies.h", FOLDER / "fused.h")
 FATBIN = FOLDER / "kernels.fatbin"
 RECORD = FOLDER / "kernels.json"
 
 ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
 PTX = "90"
-"""The PTX in the fatbin, which the driver compiles for GPUs that have no machine code here: Jetson Thor, and what comes."""
+"""The PTX version in the fatbin. The driver compiles it for GPUs without machine code here: Jetson Thor and future GPUs."""
 
 OPTIONS = ("--std=c++17",)
 _MAKE = "make kernels (needs the CUDA toolkit's nvcc), or pip install nvidia-cuda-nvrtc"
@@ -37,18 +38,18 @@ _MAKE = "make kernels (needs the CUDA toolkit's nvcc), or pip install nvidia-cud
 def sources_sha256() -> str:
     """Return the SHA-256 (hex) of the kernels' sources."""
     hasher = hashlib.sha256()
-    for path in (SOURCE, *(FOLDER / name for name in HEADERS)):
+    for path in (SOURCE, *HEADERS):
         hasher.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return hasher.hexdigest()
 
 
 def find_nvcc() -> str | None:
-    """Return the path of the CUDA toolkit's compiler, if it is there."""
+    """Return the path of the CUDA toolkit's compiler nvcc, or None if it is not installed."""
     return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
 
 def compile_fatbin(out: Path = FATBIN, architectures: tuple[str, ...] = ARCHITECTURES, ptx: str | None = PTX) -> None:
-    """Compile the kernels with nvcc and, for the package's own fatbin, record the sources' hash.
+    """Compile the kernels with nvcc. For the package's own fatbin, also record the hash of the sources.
 
     Args:
         out: the fatbin to write.
@@ -56,7 +57,7 @@ def compile_fatbin(out: Path = FATBIN, architectures: tuple[str, ...] = ARCHITEC
         ptx: the compute capability to make PTX for, or None.
 
     Raises:
-        DeviceError: there is no nvcc, or it failed.
+        DeviceError: nvcc is not installed, or it failed.
     """
     nvcc = find_nvcc()
     if nvcc is None:
@@ -64,8 +65,8 @@ def compile_fatbin(out: Path = FATBIN, architectures: tuple[str, ...] = ARCHITEC
     targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     if ptx is not None:
         targets.append(f"-gencode=arch=compute_{ptx},code=compute_{ptx}")
-    command = [nvcc, "-fatbin", "-O3", "--compress-mode=size", *OPTIONS, "-Werror", "all-warnings", *targets, "-o", str(out), str(SOURCE)]
-    _run(command)
+    command = [nvcc, "-fatbin", "-O3", "--compress-mode=size", *OPTIONS, "-Werror", "all-warnings", *targets]
+    _run([*command, f"-I{NATIVE}", "-o", str(out), str(SOURCE)])
     if out == FATBIN:
         version = _run([nvcc, "--version"]).strip().splitlines()[-1]
         record = {"sources_sha256": sources_sha256(), "compiler": version, "architectures": architectures, "ptx": ptx}
@@ -80,13 +81,13 @@ def _run(command: list[str]) -> str:
 
 
 def load_binary(capability: tuple[int, int]) -> bytes:
-    """Return machine code for a GPU: the package's fatbin, or what is compiled now where that is missing or of other sources.
+    """Return the kernels' machine code for a GPU: the package's fatbin if it is current, else a freshly compiled binary.
 
     Args:
         capability: the GPU's compute capability, such as (9, 0).
 
     Raises:
-        DeviceError: the GPU is too old, or there is no fatbin and no compiler.
+        DeviceError: the GPU is too old, or there is neither a current fatbin nor a compiler.
     """
     architecture = f"{capability[0]}{capability[1]}"
     if capability < (7, 5):
@@ -103,7 +104,7 @@ def load_binary(capability: tuple[int, int]) -> bytes:
 
 
 def is_current() -> bool:
-    """Whether the package's fatbin was made of the sources that lie beside it."""
+    """Return whether the package's fatbin was compiled from the present sources."""
     try:
         recorded = json.loads(RECORD.read_text())["sources_sha256"]
     except (OSError, ValueError, KeyError):
@@ -116,7 +117,7 @@ def is_current() -> bool:
 
 @functools.cache
 def nvrtc_library() -> Any:
-    """Return NVRTC, loaded from its wheel or from the system, or None."""
+    """Load NVRTC from its wheel or from the system; return None if it is not installed."""
     candidates = []
     for package in ("nvidia.cu13", "nvidia.cuda_nvrtc"):
         try:
@@ -127,7 +128,7 @@ def nvrtc_library() -> Any:
             candidates += sorted(str(p) for p in Path(folder, "lib").glob("libnvrtc.so.*"))
     for name in (*candidates, "libnvrtc.so.13", "libnvrtc.so"):
         try:
-            # NVRTC opens this one by its bare name, and does not look beside itself.
+            # NVRTC loads this library by its bare name without looking in its own folder, so load it first.
             for builtins in sorted(Path(name).parent.glob("libnvrtc-builtins.so.*")) if "/" in name else []:
                 ctypes.CDLL(str(builtins))
             library = ctypes.CDLL(name)
@@ -139,27 +140,23 @@ def nvrtc_library() -> Any:
 
 
 def compile_with_nvrtc(architecture: str, kind: str = "CUBIN") -> bytes:
-    """Compile the kernels with NVRTC, which needs neither a toolkit nor a GPU.
+    """Compile the kernels with NVRTC, which needs neither a CUDA toolkit nor a GPU.
 
     Args:
         architecture: a compute capability without the dot, such as ``90``.
         kind: ``CUBIN`` for machine code, ``PTX`` for PTX.
 
     Raises:
-        DeviceError: NVRTC is not there, or failed.
+        DeviceError: NVRTC is not installed, or it failed.
     """
     nvrtc = nvrtc_library()
     if nvrtc is None:
         raise DeviceError("NVRTC is not installed", "pip install nvidia-cuda-nvrtc")
-    count = len(HEADERS)
-    texts = (ctypes.c_char_p * count)(*((FOLDER / name).read_bytes() for name in HEADERS))
-    names = (ctypes.c_char_p * count)(*(name.encode() for name in HEADERS))
     program = ctypes.c_void_p()
-    source = SOURCE.read_bytes()
-    _checked(nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, SOURCE.name.encode(), count, texts, names))
+    _checked(nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(program), SOURCE.read_bytes(), SOURCE.name.encode(), 0, None, None))
     try:
         prefix = "sm" if kind == "CUBIN" else "compute"
-        options = [o.encode() for o in (f"--gpu-architecture={prefix}_{architecture}", *OPTIONS)]
+        options = [o.encode() for o in (f"--gpu-architecture={prefix}_{architecture}", *OPTIONS, f"-I{FOLDER}", f"-I{NATIVE}")]
         code = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
         _checked(nvrtc, code, lambda: _output(nvrtc, program, "ProgramLog").decode(errors="replace"))
         return _output(nvrtc, program, kind)

@@ -1,14 +1,13 @@
-"""Figures of a mask, for queries that need no image files."""
+"""Measure masks: share of the image, confidence, bounding box and run lengths."""
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DeviceError
+from ..errors import import_late, install_hint
 from .reference import apply_threshold
 
 DEFAULT_THRESHOLD = 50
@@ -18,17 +17,22 @@ def measure_mask(opacity: npt.NDArray[np.uint8], threshold: int | None, *, rle: 
     """Measure a mask at its image's size.
 
     Args:
-        opacity: uint8 [H, W], the confidence at the image's size: 255 p.
-        threshold: 0..100: a pixel over it is explicit; None: 50 for the bounding box and the run lengths, and the share is the mean opacity.
-        rle: add the run lengths.
+        opacity: the confidence at the image's size, uint8 [H, W]: 255 p.
+        threshold: a percentage, 0..100: pixels with a higher confidence are explicit. None: use 50 for the bounding box and the run
+            lengths, and the mean opacity as the share.
+        rle: whether to add the run lengths.
 
     Returns:
-        ``width`` and ``height`` in pixels; ``share`` of the image that is explicit, 0..1; ``mean`` and ``max`` confidence, 0..1; ``bbox``: x, y,
-        width and height in pixels of the smallest box around all explicit pixels, or None where there is none; ``rle``: COCO's
-        compressed run lengths (the ``counts`` of ``pycocotools``, its ``size`` being [height, width]).
+        A dictionary:
+
+        - ``width`` and ``height`` in pixels;
+        - ``share``: the explicit share of the image, 0..1;
+        - ``mean`` and ``max``: of the confidence, 0..1;
+        - ``bbox``: x, y, width and height in pixels of the smallest box around all explicit pixels, or None if there are none;
+        - ``rle``: COCO's compressed run lengths (``counts`` in pycocotools; their ``size`` is [height, width]).
 
     Raises:
-        DeviceError: ``rle`` without pycocotools.
+        DeviceError: ``rle`` is set and pycocotools is not installed.
     """
     explicit = apply_threshold(opacity, DEFAULT_THRESHOLD if threshold is None else threshold)
     height, width = opacity.shape
@@ -42,7 +46,8 @@ def measure_mask(opacity: npt.NDArray[np.uint8], threshold: int | None, *, rle: 
         "bbox": _bounding_box(explicit),
     }
     if rle:
-        measured["rle"] = _run_lengths(explicit)
+        coco = import_late("pycocotools.mask", "run lengths need pycocotools", install_hint("scale"))
+        measured["rle"] = str(coco.encode(np.asfortranarray(explicit != 0).view(np.uint8))["counts"].decode("ascii"))
     return measured
 
 
@@ -52,11 +57,3 @@ def _bounding_box(explicit: npt.NDArray[np.uint8]) -> list[int] | None:
         return None
     x, y = int(columns[0]), int(rows[0])
     return [x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y]
-
-
-def _run_lengths(explicit: npt.NDArray[np.uint8]) -> str:
-    try:
-        coco = importlib.import_module("pycocotools.mask")
-    except ImportError as error:
-        raise DeviceError(f"run lengths need pycocotools: {error}", "pip install 'seseg_trt[scale]'") from error
-    return str(coco.encode(np.asfortranarray(explicit != 0).view(np.uint8))["counts"].decode("ascii"))

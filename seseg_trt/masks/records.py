@@ -1,6 +1,6 @@
-"""What the kernels of masks.kernels.cu read: NumPy records of the structs in bodies.h, and what describes an image in device memory.
+"""Describe images in device memory, and the kernels' arguments: NumPy dtypes of the structs in ``bodies.h``.
 
-The tests compare each record's size and offsets with the compiled header's.
+The tests compare the size and field offsets of each dtype with the compiled header's.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 WARPS = 8
-"""Warps a block, of 32 threads each; this and the next four are also in bodies.h."""
+"""The number of warps in a block, of 32 threads each. This constant and the next four must equal those in ``bodies.h``."""
 RUN = 512
 STRIP = 16
 TABLE = 32 * WARPS
@@ -21,83 +21,56 @@ NEVER = 3 << 29
 PRECISION_BITS = 22
 MAX_RUNS_PER_WARP = 8
 BUSY_WARPS = 8192
-"""A warp takes several runs of pixels once there are more runs than this: about what the largest GPUs hold."""
+"""About the number of warps that the largest GPUs run at once. With more runs of pixels than this, each warp handles several."""
 
 MAX_PIXELS = 2**32 - RUN
-"""The most pixels of one image: pixels are counted in 32 bits, bytes in 64."""
+"""The most pixels of an image: the kernels count pixels in 32 bits and bytes in 64."""
 
 ALIGNMENT = 256
 NULL = np.uint64(2**64 - 1)
-"""The offset that stands for no address."""
+"""The offset of a null address."""
 
-IMAGE = np.dtype(
-    [
-        ("map", "<u8"),
-        ("source", "<u8"),
-        ("colored", "<u8", (2,)),
-        ("mask", "<u8"),
-        ("bits", "<u8"),
-        ("columns", "<u8"),
-        ("rows", "<u8"),
-        ("wide_columns", "<u8"),
-        ("wide_rows", "<u8"),
-        ("stretched", "<u8"),
-        ("shrunk", "<u8"),
-        ("source_pitch", "<u8"),
-        ("color_pitch", "<u8"),
-        ("mask_pitch", "<u8"),
-        ("bits_pitch", "<u8"),
-        ("reciprocal", "<u8"),
-        ("keys", "<u8", (2, 2)),
-        ("width", "<u4"),
-        ("height", "<u4"),
-        ("pitch", "<u4"),
-        ("dense", "<u4"),
-        ("runs", "<u4"),
-        ("reserved", "<u4"),
-    ]
+
+def _struct(words: str, halves: str, **shapes: tuple[int, ...]) -> np.dtype[np.void]:
+    """Return the dtype of a struct: its fields of 8 bytes, then those of 4 bytes; ``shapes`` holds the shapes of the arrays among them."""
+    fields = [(name, "<u8") for name in words.split()] + [(name, "<u4") for name in halves.split()]
+    return np.dtype([(name, kind, shapes.get(name, ())) for name, kind in fields])
+
+
+IMAGE = _struct(
+    "map source colored mask bits columns rows wide_columns wide_rows stretched shrunk"
+    " source_pitch color_pitch mask_pitch bits_pitch reciprocal keys",
+    "width height pitch dense runs reserved",
+    colored=(2,),
+    keys=(2, 2),
 )
-BATCH = np.dtype(
-    [
-        ("images", "<u8"),
-        ("table_blocks", "<u8"),
-        ("stretch_blocks", "<u8"),
-        ("shrink_blocks", "<u8"),
-        ("composite_blocks", "<u8"),
-        ("pack_blocks", "<u8"),
-        ("count", "<u4"),
-        ("size", "<u4"),
-        ("limit", "<i4"),
-        ("color", "<u4"),
-        ("runs_per_warp", "<u4"),
-        ("scratch", "<u4"),
-    ]
+BATCH = _struct(
+    "images table_blocks stretch_blocks shrink_blocks composite_blocks pack_blocks",
+    "count size limit color runs_per_warp scratch",
 )
-SOURCE = np.dtype([("pixels", "<u8"), ("pitch", "<u8"), ("width", "<u4"), ("height", "<u4")])
-SAMPLING = np.dtype([("sources", "<u8"), ("indices", "<u8"), ("out", "<u8"), ("count", "<u4"), ("size", "<u4")])
+SOURCE = _struct("pixels pitch", "width height")
+SAMPLING = _struct("sources indices out", "count size")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeviceImage:
-    """An image in device memory and where its outputs go. Addresses are bytes; 0 is an output not wanted.
+    """The device addresses of an image and its outputs. An output with the address 0 is not made.
 
-    Any address works; those of ``source``, ``se``, ``nse`` and ``mask`` should be multiples of 16, or the copies get slower.
+    ``map`` must be a multiple of 4. The other addresses may be unaligned, but copies are faster if ``source``, ``se``, ``nse`` and
+    ``mask`` are multiples of 16.
 
     Attributes:
-        width: in pixels.
-        height: in pixels; width * height is at most :data:`MAX_PIXELS`.
-        map: uint8 [S, S], the confidence; a multiple of 4.
-        source: uint8 [H, W, 3], RGB; may be 0 if neither se nor nse is wanted.
-        se: uint8 [H, W, 3]; not the same memory as ``source``.
-        nse: uint8 [H, W, 3]; likewise.
-        mask: uint8 [H, W].
-        bits: uint8 [H, ceil(W / 8)]: the thresholded mask, the first pixel in the highest bit, unused bits 0: rows of a 1-bit PNG.
-        source_pitch: bytes from row to row of ``source``; 0 means that no row has padding.
-        color_pitch: the same of ``se`` and ``nse``.
-        mask_pitch: the same of ``mask``.
-        bits_pitch: the same of ``bits``.
-        se_key: two 64-bit words that key the random colour of ``se`` (reference.random_key).
-        nse_key: the same of ``nse``.
+        width, height: in pixels; width * height is at most :data:`MAX_PIXELS`.
+        map: the confidence map, uint8 [S, S].
+        source: the image, uint8 [H, W, 3] RGB; may be 0 if neither ``se`` nor ``nse`` is made.
+        se, nse: the masked images, uint8 [H, W, 3]; must not be the memory of ``source``.
+        mask: the mask, uint8 [H, W].
+        bits: the mask with 1 bit a pixel, uint8 [H, ceil(W / 8)], as in a 1-bit PNG: first pixel in the highest bit, unused bits 0.
+        source_pitch: the distance between rows of ``source`` in bytes; 0 for rows without padding.
+        color_pitch: the same for ``se`` and ``nse``.
+        mask_pitch: the same for ``mask``.
+        bits_pitch: the same for ``bits``.
+        se_key, nse_key: the keys of the random colours, two 64-bit words each (see :func:`seseg_trt.masks.reference.random_key`).
     """
 
     width: int
@@ -118,7 +91,7 @@ class DeviceImage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeviceSource:
-    """An RGB image in device memory, uint8 [height, width, 3], ``pitch`` bytes from row to row (0: no padding)."""
+    """An RGB image in device memory, uint8 [height, width, 3] at address ``pixels``, with rows ``pitch`` bytes apart (0: no padding)."""
 
     width: int
     height: int
@@ -128,7 +101,7 @@ class DeviceSource:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Launch:
-    """One kernel of a plan: its name, its blocks (of ``32 * WARPS`` threads) and the shared memory of each, in bytes."""
+    """A kernel launch: the kernel's name, the number of blocks of ``32 * WARPS`` threads, and each block's shared memory in bytes."""
 
     kernel: str
     blocks: int
@@ -137,12 +110,13 @@ class Launch:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a batch needs, and what is launched for it. ``base`` is the address of its workspace, a multiple of 256.
+    """The launches and memory that a batch needs.
 
     Attributes:
-        launches: in order.
-        records_nbytes: how much is copied from the host to the workspace's beginning; the kernels' argument lies at its start.
-        workspace_nbytes: how much the workspace must have, the records included.
+        launches: the kernel launches, in order.
+        records_nbytes: the size of the records, which are copied from the host to the start of the workspace. They begin with the kernels'
+            argument.
+        workspace_nbytes: the size of the workspace, including the records.
     """
 
     launches: tuple[Launch, ...]
@@ -152,7 +126,7 @@ class Plan:
     _pointers: tuple[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]], ...]
 
     def write_records(self, out: npt.NDArray[np.uint8], base: int) -> None:
-        """Write the records for a workspace at ``base`` into ``out``, uint8 [at least records_nbytes]."""
+        """Write the records into ``out``, uint8 [at least records_nbytes], for a workspace at address ``base``, a multiple of 256."""
         if base % ALIGNMENT:
             raise ValueError(f"a workspace at {base:#x} is not aligned to {ALIGNMENT} bytes")
         for field, offsets in self._pointers:

@@ -1,11 +1,11 @@
-"""From a confidence map to masks and masked images, on the CPU: the reference that every other lane must match byte for byte.
+"""Make masks and masked images with Pillow: the reference that all other implementations must match byte for byte.
 
-The semantics are the original program's (Pillow 5.4.1), written so that any Pillow from 11 on gives its bytes. Step by step:
+The results are those of the original program, which used Pillow 5.4.1. They are the same with any Pillow since 11. The steps:
 
 1. :func:`sample_nearest` makes the network's input.
-2. :func:`resize_map` brings the confidence map to the image's size.
-3. :func:`apply_threshold` makes a two-level mask of it, or leaves it an opacity map.
-4. :func:`composite` covers the image with the mask colour.
+2. :func:`resize_map` resizes the confidence map to the image's size.
+3. :func:`apply_threshold` turns it into a mask of 0 and 255, or leaves it as an opacity map.
+4. :func:`composite` covers a part of the image with the mask colour.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 
 BAND_PIXELS = 1 << 18
-"""How much of an image is composited at once: little enough that a large image needs no second and third copy of itself."""
+"""The number of pixels that are composited at once. Bands avoid further copies of a large image."""
 
 RANDOM_COLOR_DOMAIN = b"seseg_trt random colour 1"
-"""What the key of the random colour begins with, so that no other use of SHA-256 gives the same key."""
+"""The prefix of the hashed text for the random colour's key. It keeps the key distinct from other uses of SHA-256."""
 
 
 @functools.lru_cache(maxsize=1024)
 def nearest_index(source: int, target: int) -> npt.NDArray[np.int64]:
-    """Return which of ``source`` pixels Pillow 5's NEAREST takes for each of ``target`` pixels.
+    """Return the index of the source pixel that Pillow 5's NEAREST takes for each target pixel along an axis.
 
-    Pillow (``ImagingScaleAffine`` in Geometry.c) adds the scale up in double, and the rounding of that sum decides ties. Where
-    ``target`` is a power of two, as 256 is, nothing is rounded and the index is ``(2 k + 1) * source // (2 * target)``; at other
-    sizes no closed form gives it.
+    Pillow (``ImagingScaleAffine`` in Geometry.c) sums the scale in doubles, and the rounding of that sum decides ties. If ``target`` is a
+    power of two such as 256, nothing is rounded and the index is ``(2 k + 1) * source // (2 * target)``. There is no closed form for
+    other sizes.
 
     Args:
-        source: the image's width or height, at least 1.
-        target: the width or height to make, at least 1.
+        source: the image's width or height in pixels, at least 1.
+        target: the width or height to make, in pixels, at least 1.
 
     Returns:
         int64 [target], each within 0..source - 1; read-only, because it is shared between callers.
@@ -49,7 +49,7 @@ def nearest_index(source: int, target: int) -> npt.NDArray[np.int64]:
     scale = source / target
     steps = np.full(target, scale)
     steps[0] = scale * 0.5
-    # cumsum adds one after the other (np.sum's pairwise order would round differently)
+    # np.cumsum adds in sequence, as Pillow does; np.sum adds pairwise and would round differently.
     index = np.cumsum(steps).astype(np.int64)
     index.flags.writeable = False
     return index
@@ -57,7 +57,7 @@ def nearest_index(source: int, target: int) -> npt.NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=1024)
 def _pillow_agrees(source: int, target: int) -> bool:
-    """Whether the installed Pillow's NEAREST takes the pixels of :func:`nearest_index` along one axis."""
+    """Return whether the installed Pillow's NEAREST takes the same pixels along an axis as :func:`nearest_index`."""
     from PIL import Image
 
     row = Image.fromarray(np.arange(source, dtype=np.int32)[np.newaxis])
@@ -66,14 +66,14 @@ def _pillow_agrees(source: int, target: int) -> bool:
 
 
 def sample_nearest(rgb: Pixels | Image.Image, size: int) -> Pixels:
-    """Make the network's input: ``size`` x ``size`` pixels of the image, taken as Pillow 5's NEAREST takes them.
+    """Make the network's input by resizing the image with Pillow 5's NEAREST.
 
     Args:
-        rgb: uint8 [H, W, 3], or an RGB image, which spares the copy into an array.
+        rgb: an array, uint8 [H, W, 3], or a Pillow image of mode RGB, which avoids a copy.
         size: the side of the network's input, in pixels.
 
     Returns:
-        uint8 [size, size, 3]; it may be read-only.
+        uint8 [size, size, 3]; may be read-only.
     """
     if isinstance(rgb, np.ndarray):
         rows, columns = nearest_index(rgb.shape[0], size), nearest_index(rgb.shape[1], size)
@@ -86,18 +86,17 @@ def sample_nearest(rgb: Pixels | Image.Image, size: int) -> Pixels:
 
 
 def resize_map(confidence: Pixels, width: int, height: int) -> Pixels:
-    """Bring a confidence map to the image's size by Pillow's BICUBIC, the horizontal pass first.
+    """Resize a confidence map to the image's size with Pillow 5's BICUBIC.
 
-    Pillow 5 always takes the horizontal pass first and rounds to uint8 between the passes; newer ones choose the order by the
-    sizes, which changes bytes. Two calls, one an axis, leave them no choice.
+    Pillow 5 (``ImagingResample`` in Resample.c) resizes horizontally first and rounds to uint8 between the passes. Newer versions choose
+    the order by the sizes, which changes the result. One call for each axis fixes the order.
 
     Args:
-        confidence: uint8 [S, S].
-        width: of the image, in pixels.
-        height: of the image, in pixels.
+        confidence: the confidence map, uint8 [S, S].
+        width, height: the image's size in pixels.
 
     Returns:
-        uint8 [height, width]; it may be read-only.
+        uint8 [height, width]; may be read-only.
     """
     from PIL import Image
 
@@ -107,17 +106,17 @@ def resize_map(confidence: Pixels, width: int, height: int) -> Pixels:
 
 
 def apply_threshold(mask: Pixels, threshold: int | None) -> Pixels:
-    """Make a two-level mask of an opacity map: 255 where ``m > 255 * threshold / 100``, else 0.
+    """Apply a threshold to an opacity map: 255 where ``m > 255 * threshold / 100``, else 0.
 
-    It is computed in integers, ``100 m > 255 threshold``. The original compares with ``255*(t/100)`` in NumPy 1.16, which
-    works in double there; for each threshold of 0 to 100 and each level both give the same.
+    The comparison is done in integers. The original compares with ``255*(t/100)`` in doubles; both give the same result for every
+    threshold of 0 to 100 and every level.
 
     Args:
         mask: uint8 [H, W].
-        threshold: 0..100, a percentage; None leaves the mask as it is.
+        threshold: a percentage, 0..100; None returns the mask unchanged.
 
     Returns:
-        uint8 [H, W]; ``mask`` itself where the threshold is None.
+        uint8 [H, W]; ``mask`` itself if the threshold is None.
     """
     if threshold is None:
         return mask
@@ -126,30 +125,29 @@ def apply_threshold(mask: Pixels, threshold: int | None) -> Pixels:
 
 
 def random_key(seed: int, identity: bytes, kind: OutputKind) -> tuple[int, int]:
-    """Return the two 64-bit words of Philox's key for one output's random colour; see :func:`random_color`."""
+    """Return the Philox key of an output's random colour, two 64-bit words; see :func:`random_color`."""
     text = b"\0".join((RANDOM_COLOR_DOMAIN, str(seed).encode(), kind.encode(), identity))
     digest = hashlib.sha256(text).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
 
 
 def random_color(width: int, height: int, seed: int, identity: bytes, kind: OutputKind) -> Pixels:
-    """Return the random mask colour of one output: each pixel and channel uniform over 0..255.
+    """Return the random mask colour of an output: every channel of every pixel is uniform over 0..255.
 
-    It depends on nothing but its arguments, so that a resumed run, another device and another order of work give the same
-    bytes. The generator is Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011):
+    The colour depends on the arguments alone, so it is the same in a resumed run, on another device and in another order of work.
+    The generator is Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011):
 
-    - key: the first 16 bytes of SHA-256 over :data:`RANDOM_COLOR_DOMAIN`, a zero byte, the seed in decimal, a zero byte,
-      the output kind, a zero byte, and the identity to its end. Taken as two little-endian 64-bit words, key0 and key1.
-    - counter: four 64-bit words. Block b = 0, 1, 2... has the counter (b + 1, 0, 0, 0): NumPy counts before it draws.
-    - stream: the four output words of each block in turn, each little-endian, so block b makes bytes 32 b to 32 b + 31.
-    - image: byte i of the stream is byte i of the image, row-major, RGB interleaved.
+    - Key: the first 16 bytes of the SHA-256 of :data:`RANDOM_COLOR_DOMAIN`, the seed in decimal, the output kind and the identity, joined
+      by zero bytes. They are read as two little-endian 64-bit words.
+    - Counter: four 64-bit words. Block b = 0, 1, 2... has the counter (b + 1, 0, 0, 0), because NumPy increments before it draws.
+    - Stream: the four output words of each block, little-endian, so block b gives bytes 32 b to 32 b + 31.
+    - Image: byte i of the stream is byte i of the image in row-major order with interleaved RGB.
 
     Args:
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        seed: what the user chose.
+        width, height: the image's size in pixels.
+        seed: the user's seed.
         identity: the input's relative path (``os.fsencode``, separated by ``/``).
-        kind: the output it is for; ``se`` and ``nse`` differ.
+        kind: the output; ``se`` and ``nse`` get different colours.
 
     Returns:
         uint8 [height, width, 3].
@@ -162,19 +160,22 @@ def random_color(width: int, height: int, seed: int, identity: bytes, kind: Outp
 
 
 def composite(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskOptions, identity: bytes) -> Pixels:
-    """Make one output: the mask itself, or the image with the mask colour over a part of it.
+    """Make an output: the mask itself, or the image with a part covered by the mask colour.
 
-    Pillow's paste blends each byte as ``a = image * (255 - m) + color * m + 128; out = ((a >> 8) + a) >> 8``.
+    Pillow's ``paste`` (``BLEND`` in ImagingUtils.h) computes ``a = image * (255 - m) + color * m + 128; out = ((a >> 8) + a) >> 8``.
 
     Args:
-        image: RGB; it is not changed.
+        image: mode RGB; it is not modified.
         mask: uint8 [H, W] of the image's size, from :func:`apply_threshold`.
-        kind: ``mask`` is the mask; ``nse`` covers what is marked; ``se`` covers all else.
-        options: the colour, and the seed of a random one.
-        identity: the input's relative path (``os.fsencode``, separated by ``/``), which keys the random colour.
+        kind: ``mask`` returns the mask; ``nse`` covers the explicit parts; ``se`` covers everything else.
+        options: the mask colour, and the seed of a random one.
+        identity: the input's relative path (``os.fsencode``, separated by ``/``), the key of the random colour.
 
     Returns:
-        uint8 [H, W] for ``mask``, which is not copied, else uint8 [H, W, 3].
+        uint8 [H, W] for ``mask``, not copied; uint8 [H, W, 3] otherwise.
+
+    Raises:
+        ValueError: the mask does not have the image's size.
     """
     if mask.shape != (image.height, image.width):
         raise ValueError(f"the mask is {mask.shape}, the image (height, width) {(image.height, image.width)}")
@@ -184,7 +185,7 @@ def composite(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskO
 
     width, height = image.size
     result = np.empty((height, width, 3), np.uint8)
-    two_level = _is_two_level(mask)
+    two_level = not np.any(mask + np.uint8(1) > 1)  # only 0 and 255 are at most 1 after adding 1 modulo 256
     color = random_color(width, height, options.seed, identity, kind) if options.color == "random" else options.color
     rows = max(1, BAND_PIXELS // width)
     for top in range(0, height, rows):
@@ -193,23 +194,10 @@ def composite(image: Image.Image, mask: Pixels, kind: OutputKind, options: MaskO
         cover = Image.fromarray(mask[top:bottom] if kind == "nse" else np.invert(mask[top:bottom]))
         band = image.crop((0, top, width, bottom))
         if two_level:
-            # Nothing is blended then, and Pillow covers twice as fast where it knows.
+            # Pillow pastes twice as fast with a 1-bit mask, which needs no blending.
             cover = cover.convert("1", dither=Image.Dither.NONE)
-        # Pillow blends the same bytes from an image of one colour as from the colour, in half of the time.
-        band.paste(_sheet(color, top, bottom, width), (0, 0), cover)
+        # Pasting an image of one colour takes half as long as pasting a colour, with the same result.
+        sheet = Image.fromarray(color[top:bottom]) if isinstance(color, np.ndarray) else Image.new("RGB", (width, bottom - top), color)
+        band.paste(sheet, (0, 0), cover)
         result[top:bottom] = np.asarray(band)
     return result
-
-
-def _sheet(color: Pixels | tuple[int, int, int], top: int, bottom: int, width: int) -> Image.Image:
-    """Return rows ``top`` to ``bottom`` of the mask colour as an image."""
-    from PIL import Image
-
-    if isinstance(color, np.ndarray):
-        return Image.fromarray(color[top:bottom])
-    return Image.new("RGB", (width, bottom - top), color)
-
-
-def _is_two_level(mask: Pixels) -> bool:
-    """Whether each byte is 0 or 255, of which alone the sum with 1 is at most 1, modulo 256."""
-    return not bool(np.any(mask + np.uint8(1) > 1))

@@ -1,8 +1,8 @@
-"""Pixels on the host's cores in compiled code: the confidence map's resize, the mask colour's blend, PNG's filter and deflate.
+"""Load the compiled extension: resizing of confidence maps, blending of the mask colour, and PNG filtering and compression.
 
-It is built where the package is installed and a C++17 compiler is there (``pip install .``). Without it everything works, to the same pixels, with
-Pillow, NumPy and zlib-ng, several times as slowly: see :mod:`seseg_trt.masks.host` and :mod:`seseg_trt.codecs.png`, the only ones that
-call it. All of it gives the interpreter's lock up.
+Installing the package (``pip install .``) builds the extension if there is a C++17 compiler. Without it, Pillow, NumPy and zlib-ng do the
+same work several times slower, with the same pixels. Only :mod:`seseg_trt.masks.host` and :mod:`seseg_trt.codecs.png` call the
+extension. Its functions release the GIL.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from types import ModuleType
 
 MODULE: ModuleType | None
-"""The extension module, or None where it was not built or can't be loaded."""
+"""The extension module, or None if it was not built or can't be loaded."""
 FAILURE = ""
-"""Why there is none, in the loader's words."""
+"""The import error's message if ``MODULE`` is None."""
 try:
-    from .. import _native
+    from . import _native
 
     MODULE = _native
 except ImportError as error:

@@ -1,8 +1,8 @@
-// PNG's filter "Up" and deflate for 8-bit rows, made for photographs and masks: run lengths and Huffman codes, no other matches.
+// PNG's filter "Up" and a deflate encoder for 8-bit rows of photographs and masks. It uses run lengths and Huffman codes, and no other
+// matches: in filtered rows other matches are rare, and the search for them is the slow part of deflate.
 //
-// After the filter, matches that are no runs are rare, and looking for them is what makes deflate slow. The format is RFC 1950 and 1951's;
-// the bytes depend on the pixels and on nothing else. Blocks have at most BLOCK bytes, so that all of one stays in a core's own cache, and
-// each is written in the shortest of the format's three ways.
+// The output is a zlib stream (RFC 1950 and RFC 1951). It is deterministic. A block covers at most BLOCK bytes, so that its data stay in a
+// core's cache, and is written in the shortest of the three formats: stored, fixed or dynamic Huffman codes.
 #pragma once
 
 #include <algorithm>
@@ -17,9 +17,9 @@ namespace seseg {
 
 constexpr std::size_t BLOCK = std::size_t{1} << 18;
 constexpr int LITERALS = 286, DISTANCES = 30, END_OF_BLOCK = 256;
-constexpr int MAX_CODE = 12;  // of literals and lengths: four codes and what was left over fit into 64 bits
+constexpr int MAX_CODE = 12;  // longest code of literals and lengths: four codes and 7 pending bits fit into 64 bits
 
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words are stored as the format's bytes are");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words are stored in the byte order of the format");
 
 inline std::uint64_t load64(const std::uint8_t* at) {
     std::uint64_t word;
@@ -29,7 +29,7 @@ inline std::uint64_t load64(const std::uint8_t* at) {
 
 // ---------------------------------------------------------------------------------------------------------------------- Adler-32
 
-// RFC 1950's checksum. The sums of a stretch are taken apart, so that they are a compiler's to make vectors of.
+// The Adler-32 checksum of RFC 1950. Each stretch is summed without the modulus, so that the compiler can vectorise the loop.
 SESEG_CLONES static std::uint32_t adler32(std::uint32_t adler, const std::uint8_t* data, std::size_t size) {
     constexpr std::uint32_t MODULUS = 65521;
     constexpr std::size_t STRETCH = 4096;  // 255 * 4096 * 4097 / 2 < 2^32
@@ -56,11 +56,12 @@ struct Code {
     std::uint16_t length = 0;
 };
 
-// Fill lengths[0..count) with an optimal prefix code's, none longer than `limit`. In place after Moffat and Katajainen, "In-place
-// calculation of minimum-redundancy codes" (1995); where a code is too long, lengths are exchanged until the Kraft sum is 1 again.
+// Compute the code lengths of a prefix code, none longer than `limit`, into lengths[0..count). The code is optimal if the limit does not
+// apply: Moffat and Katajainen, "In-place calculation of minimum-redundancy codes" (1995). Otherwise lengths are adjusted until the Kraft
+// sum is 1 again.
 inline void code_lengths(const std::uint32_t* frequencies, int count, int limit, std::uint8_t* lengths) {
     std::fill(lengths, lengths + count, std::uint8_t{0});
-    std::vector<std::uint64_t> used;  // frequency, then symbol: the order is total
+    std::vector<std::uint64_t> used;  // frequency and symbol in one number: a total order, so the result is deterministic
     for (int symbol = 0; symbol < count; ++symbol)
         if (frequencies[symbol]) used.push_back(std::uint64_t{frequencies[symbol]} << 16 | static_cast<std::uint64_t>(symbol));
     const int n = static_cast<int>(used.size());
@@ -78,7 +79,7 @@ inline void code_lengths(const std::uint32_t* frequencies, int count, int limit,
             std::uint64_t weight;
             if (leaf >= n || (root < next && a[root] < a[leaf])) {
                 weight = a[root];
-                a[root++] = static_cast<std::uint64_t>(next);  // its parent
+                a[root++] = static_cast<std::uint64_t>(next);  // replace the weight by the parent's index
             } else {
                 weight = a[leaf++];
             }
@@ -100,7 +101,7 @@ inline void code_lengths(const std::uint32_t* frequencies, int count, int limit,
     for (int length = limit + 1; length <= n; ++length) of_length[std::min(limit, n)] += of_length[length], of_length[length] = 0;
     std::uint64_t kraft = 0;
     for (int length = 1; length <= std::min(limit, n); ++length) kraft += static_cast<std::uint64_t>(of_length[length]) << (limit - length);
-    for (; kraft > std::uint64_t{1} << limit; --kraft) {  // two of the longest in the place of one of them and a shorter one
+    for (; kraft > std::uint64_t{1} << limit; --kraft) {  // lengthen a shorter code by a bit; one of the longest becomes its sibling
         --of_length[limit];
         for (int length = limit - 1; length > 0; --length) {
             if (!of_length[length]) continue;
@@ -114,7 +115,7 @@ inline void code_lengths(const std::uint32_t* frequencies, int count, int limit,
         for (int i = 0; i < of_length[length]; ++i) lengths[used[index--] & 0xffff] = static_cast<std::uint8_t>(length);
 }
 
-// RFC 1951's canonical codes, their bits turned round as they are written.
+// Assign the canonical codes of RFC 1951, with their bits reversed as the format stores them.
 inline void assign_codes(const std::uint8_t* lengths, int count, Code* codes) {
     std::uint32_t of_length[17] = {0}, next[17] = {0};
     for (int symbol = 0; symbol < count; ++symbol) ++of_length[lengths[symbol]];
@@ -128,7 +129,7 @@ inline void assign_codes(const std::uint8_t* lengths, int count, Code* codes) {
     }
 }
 
-// The symbol of a match's length, 3 to 258, and the bits that follow it.
+// The symbol of a match length of 3 to 258, and the extra bits that follow it.
 struct Length {
     int symbol;
     int extra_bits;
@@ -142,7 +143,7 @@ inline Length length_of(std::size_t match) {
     return {257 + 4 * (bits + 1) + static_cast<int>(value >> bits & 3), bits, value & ((1u << bits) - 1)};
 }
 
-// Call take(length) for each match that a run is cut into: none is shorter than 3.
+// Split a run into matches of 3 to 258 bytes and call take(length) for each.
 template <typename Take>
 inline void cut_run(std::size_t run, Take take) {
     while (run > 258) {
@@ -166,7 +167,7 @@ class Bits {
     }
     void put(Code code) { put(code.bits, code.length); }
 
-    // Four codes of at most MAX_CODE bits each.
+    // Write four codes of at most MAX_CODE bits each.
     void put4(Code a, Code b, Code c, Code d) {
         const std::uint64_t left = a.bits | std::uint64_t{b.bits} << a.length, right = c.bits | std::uint64_t{d.bits} << c.length;
         const std::uint32_t left_count = a.length + b.length;
@@ -180,7 +181,7 @@ class Bits {
         held_ = count_ = 0;
     }
 
-    // After align().
+    // Write whole bytes. Call align() first.
     void copy(const void* data, std::size_t size) {
         std::memcpy(at_, data, size);
         at_ += size;
@@ -189,7 +190,7 @@ class Bits {
     std::uint8_t* end() const { return at_; }
 
   private:
-    // Writes 8 bytes, of which those that are full count: the output has to have room for them.
+    // Store 8 bytes and advance by the complete ones. The output needs room for all 8.
     void flush() {
         std::memcpy(at_, &held_, 8);
         at_ += count_ >> 3;
@@ -206,7 +207,7 @@ class Bits {
 
 constexpr int ORDER[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
 
-// How a dynamic block says its code lengths: those lengths themselves, runs of them told by 16, 17 and 18.
+// The header of a dynamic block: its code lengths, with runs of equal lengths as the symbols 16, 17 and 18 (RFC 1951, 3.2.7).
 class Header {
   public:
     Header(const std::uint8_t* literals, int literal_count, const std::uint8_t* distances, int distance_count)
@@ -272,11 +273,11 @@ struct Run {
     std::uint32_t start, length;
 };
 
-// The stretches that repeat the byte before them, if they hold an aligned word: all of 15 bytes and more, none under 8. (Shorter ones cost
-// about as few bits as they are, and looking at every byte for them takes longer than all else that is done here but the writing.)
+// Find stretches that repeat the byte before them and contain an aligned word: all runs of 15 bytes and more, and none under 8. (A match
+// saves few bits for a shorter run, and a search at every byte would take longer than everything else but the writing.)
 inline void find_runs(const std::uint8_t* data, std::size_t size, std::vector<Run>& runs) {
     runs.clear();
-    std::size_t covered = 1;  // the first byte has none before it
+    std::size_t covered = 1;  // no byte precedes the first
     for (std::size_t at = 8; at + 8 <= size; at += 8) {
         if (load64(data + at) != load64(data + at - 1)) continue;
         std::size_t start = at, end = at + 8;
@@ -285,7 +286,7 @@ inline void find_runs(const std::uint8_t* data, std::size_t size, std::vector<Ru
         while (end < size && data[end] == data[end - 1]) ++end;
         runs.push_back({static_cast<std::uint32_t>(start), static_cast<std::uint32_t>(end - start)});
         covered = end;
-        at = end & ~std::size_t{7};  // the word that holds the end is no part of another run
+        at = end & ~std::size_t{7};  // the word with the run's end can't be inside another run
     }
 }
 
@@ -295,7 +296,7 @@ struct Codes {
 };
 
 inline void count_symbols(const std::uint8_t* data, std::size_t size, const std::vector<Run>& runs, std::uint32_t* frequencies) {
-    std::uint32_t tables[4][256] = {};  // four, so that a byte need not wait for the count of an equal one before it
+    std::uint32_t tables[4][256] = {};  // four tables, so that equal neighbours don't wait for each other's increments
     std::fill(frequencies, frequencies + LITERALS, 0u);
     std::size_t at = 0;
     const auto count = [&](std::size_t end) {
@@ -350,7 +351,7 @@ inline void write_stored(Bits& out, const std::uint8_t* data, std::size_t size, 
     } while (size > 0);
 }
 
-// One block, in the shortest of the three ways. `runs` is scratch.
+// Write a block in the shortest of the three formats. `runs` is scratch memory.
 inline void write_block(Bits& out, const std::uint8_t* data, std::size_t size, bool last, std::vector<Run>& runs) {
     std::uint32_t frequencies[LITERALS];
     find_runs(data, size, runs);
@@ -361,7 +362,7 @@ inline void write_block(Bits& out, const std::uint8_t* data, std::size_t size, b
     for (int symbol = 0; symbol < 288; ++symbol) fixed[symbol] = symbol < 144 ? 8 : symbol < 256 ? 9 : symbol < 280 ? 7 : 8;
     int shown = LITERALS;
     while (shown > 257 && !dynamic[shown - 1]) --shown;
-    const std::uint8_t one_distance = runs.empty() ? 0 : 1;  // RFC 1951: a single distance code has one bit
+    const std::uint8_t one_distance = runs.empty() ? 0 : 1;  // RFC 1951, 3.2.7: a single distance code has one bit
     const Header header(dynamic, shown, &one_distance, 1);
 
     std::uint64_t dynamic_bits = header.bits(), fixed_bits = 0;
@@ -395,21 +396,21 @@ SESEG_CLONES static void subtract(const std::uint8_t* row, const std::uint8_t* a
     for (std::size_t x = 0; x < length; ++x) out[x] = static_cast<std::uint8_t>(row[x] - above[x]);
 }
 
-// What compress_rows writes at most: every block stored, and the 8 bytes that a flush may touch.
+// An upper bound for the output of compress_rows: every block stored, and 8 bytes beyond the end that a flush may touch.
 inline std::size_t compressed_bound(std::size_t height, std::size_t length) {
     const std::size_t size = height * (length + 1);
     const std::size_t blocks = size / BLOCK + height / std::max<std::size_t>(1, BLOCK / (length + 1)) + 2;
     return size + size / 65535 * 5 + blocks * 16 + 64;
 }
 
-// Filter `height` rows of `length` bytes, `pitch` bytes apart, and write them as a zlib stream; return its size.
+// Filter `height` rows of `length` bytes, `pitch` bytes apart, and write them to `out` as a zlib stream; return its size in bytes.
 inline std::size_t compress_rows(const std::uint8_t* rows, std::size_t height, std::size_t length, std::size_t pitch, std::uint8_t* out) {
     constexpr std::uint8_t FILTER_UP = 2;
     const std::size_t step = std::max<std::size_t>(1, BLOCK / (length + 1));
     std::vector<std::uint8_t> filtered(std::min(step, height) * (length + 1));
     std::vector<Run> runs;
     std::uint32_t adler = 1;
-    const std::uint8_t header[2] = {0x78, 0x01};  // a window of 32 KiB; the fastest algorithm
+    const std::uint8_t header[2] = {0x78, 0x01};  // RFC 1950: deflate with a window of 32 KiB, fastest level
     Bits bits(out);
     bits.copy(header, 2);
     for (std::size_t top = 0; top < height; top += step) {
@@ -418,7 +419,7 @@ inline std::size_t compress_rows(const std::uint8_t* rows, std::size_t height, s
         for (std::size_t y = top; y < bottom; ++y, to += length + 1) {
             const std::uint8_t* row = rows + y * pitch;
             to[0] = FILTER_UP;
-            if (y == 0) {  // the row above the first is all zeros
+            if (y == 0) {  // PNG defines the row above the first as zeros
                 std::memcpy(to + 1, row, length);
                 continue;
             }

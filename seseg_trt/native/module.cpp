@@ -1,4 +1,4 @@
-// The extension module `seseg_trt._native`: arguments checked, buffers taken, the interpreter's lock given up, and no more.
+// The extension module `seseg_trt.native._native`: checks arguments, acquires buffers, releases the GIL and calls deflate.h and pixels.h.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -11,11 +11,11 @@ namespace {
 
 constexpr int MAX_SIDE = 0x7fffffff;
 
-// Whether this thread is without the interpreter's lock. Where the process ends meanwhile, Python 3.10 to 3.13 end a daemon thread that asks for
-// the lock by unwinding its stack: destructors then run without it, and may touch no object.
+// Whether this thread has released the GIL. If the interpreter exits meanwhile, Python 3.10 to 3.13 end a daemon thread that reacquires the
+// GIL by unwinding its stack. Destructors then run without the GIL and must not touch Python objects.
 thread_local bool without_lock = false;
 
-// A buffer, given back at the end of its scope.
+// A buffer of a Python object, released at the end of its scope.
 struct Buffer {
     Py_buffer view{};
     bool held = false;
@@ -41,7 +41,7 @@ struct Buffer {
     }
 };
 
-// Run `work` without the interpreter's lock; false, with MemoryError set, where there was no memory for it.
+// Run `work` without the GIL; return false, with MemoryError set, if memory ran out.
 template <typename Work>
 bool unlocked(Work work) {
     bool done = true;
@@ -94,7 +94,7 @@ PyObject* resize_map(PyObject*, PyObject* arguments) {
     Py_RETURN_NONE;
 }
 
-// Of the Arrow C data interface (arrow.apache.org/docs/format/CDataInterface.html), what it takes to read an array.
+// The array struct of the Arrow C data interface: https://arrow.apache.org/docs/format/CDataInterface.html
 struct ArrowArray {
     std::int64_t length, null_count, offset, n_buffers, n_children;
     const void** buffers;
@@ -104,7 +104,8 @@ struct ArrowArray {
     void* private_data;
 };
 
-// Pillow's own memory of an RGB image: a fixed-size list of 4 bytes a pixel. Null, with BufferError set, where it is something else.
+// Return the memory of a Pillow RGB image, which Arrow describes as a fixed-size list of 4 bytes for each pixel. Return null, with
+// BufferError set, if the array has another layout.
 const std::uint8_t* arrow_pixels(PyObject* capsule, std::size_t count) {
     const auto* array = static_cast<const ArrowArray*>(PyCapsule_GetPointer(capsule, "arrow_array"));
     if (!array) return nullptr;
@@ -144,11 +145,11 @@ PyObject* cover(PyObject*, PyObject* arguments) {
 
 PyMethodDef METHODS[] = {
     {"compress_rows", compress_rows, METH_O,
-     "compress_rows(rows)\n--\n\nFilter uint8 [H, L] with PNG's \"Up\" and return the rows as a zlib stream, which is what IDAT chunks hold."},
+     "compress_rows(rows)\n--\n\nFilter uint8 [H, L] with PNG's \"Up\" and return the rows as a zlib stream for IDAT chunks."},
     {"resize_map", resize_map, METH_VARARGS,
-     "resize_map(confidence, out)\n--\n\nBring uint8 [S, S] to the size of `out`, uint8 [H, W], by Pillow's BICUBIC, the horizontal pass first."},
+     "resize_map(confidence, out)\n--\n\nResize uint8 [S, S] into `out`, uint8 [H, W], with Pillow's BICUBIC, horizontally first."},
     {"cover", cover, METH_VARARGS,
-     "cover(image, mask, color, rest, out)\n--\n\nBlend (R, G, B) over an image into `out`, uint8 [H, W, 3], by mask, uint8 [H, W]; with `rest`, by 255 less it.\n"
+     "cover(image, mask, color, rest, out)\n--\n\nBlend (R, G, B) over an image into `out`, uint8 [H, W, 3], by a mask, uint8 [H, W]. `rest` inverts the mask.\n"
      "The image is uint8 [H, W, 3], or the array capsule of an RGB image's __arrow_c_array__()."},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -163,7 +164,7 @@ PyModuleDef_Slot SLOTS[] = {
     {0, nullptr},
 };
 
-PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "seseg_trt._native", "Pixels on the host's cores, in compiled code; see seseg_trt/native/.", 0,
+PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "seseg_trt.native._native", "Compiled functions for masks and PNG files; see seseg_trt/native/.", 0,
                       METHODS, SLOTS, nullptr, nullptr, nullptr};
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Masks on the host's cores: the confidence map at the image's size, and the mask colour over the image. The arithmetic, and so each
-// byte, is that of ../masks/compositing.h and of Pillow.
+// Resize confidence maps and composite images on the CPU. The arithmetic is that of compositing.h, so the results equal Pillow's byte
+// for byte.
 #pragma once
 
 #include <algorithm>
@@ -8,12 +8,12 @@
 #include <cstring>
 #include <vector>
 
-#include "../masks/compositing.h"
+#include "compositing.h"
 #include "clones.h"
 
 namespace seseg {
 
-// The taps of every coordinate of one axis: the same number for each, those that are missing with the weight 0.
+// The filter weights of every coordinate along an axis. All coordinates have the same number of taps; missing taps have the weight 0.
 struct Axis {
     std::size_t taps = 0;
     std::vector<i32> first, weights;
@@ -23,7 +23,7 @@ struct Axis {
         weights.assign(taps * to, 0);
         for (u32 at = 0; at < to; ++at) {
             const Taps own = taps_of(from, to, at);
-            // so that no coordinate reads behind the last one
+            // Shift the taps so that none reads beyond the last source coordinate.
             const i32 shift = std::max(0, own.first + static_cast<i32>(taps) - static_cast<i32>(from));
             first[at] = own.first - shift;
             for (i32 tap = 0; tap < own.count; ++tap) weights[at * taps + static_cast<std::size_t>(tap + shift)] = own.fixed(tap);
@@ -31,7 +31,7 @@ struct Axis {
     }
 };
 
-// One output row (or column) of a pass: the weighted sum of `taps` rows that are `pitch` bytes apart.
+// Compute an output row of a pass: the weighted sum of `taps` rows that are `pitch` bytes apart.
 SESEG_CLONES static void weigh_rows(const u8* rows, std::size_t pitch, const i32* weights, std::size_t taps, std::size_t length, u8* out) {
     if (taps == 4) {
         const u8 *row0 = rows, *row1 = rows + pitch, *row2 = rows + 2 * pitch, *row3 = rows + 3 * pitch;
@@ -53,14 +53,14 @@ SESEG_CLONES static void weigh_rows(const u8* rows, std::size_t pitch, const i32
     }
 }
 
-// Pillow's BICUBIC, the horizontal pass first. map: [size, size]; out: [height, width]. The horizontal pass is made on columns: they
-// are taken for rows, so that neighbours in memory have the same weights.
+// Resize with Pillow's BICUBIC, horizontally first. map: [size, size]; out: [height, width]. The horizontal pass works on the transposed
+// map, so that neighbours in memory have the same weights.
 inline void resize_map(const u8* map, u32 size, u8* out, u32 width, u32 height) {
     const Axis columns(size, width), rows(size, height);
     std::vector<u8> turned(static_cast<std::size_t>(size) * size), stretched(static_cast<std::size_t>(size) * width);
     for (u32 y = 0; y < size; ++y)
         for (u32 x = 0; x < size; ++x) turned[static_cast<std::size_t>(x) * size + y] = map[static_cast<std::size_t>(y) * size + x];
-    constexpr u32 TILE = 64;  // columns that are made and turned back while they are in the cache
+    constexpr u32 TILE = 64;  // columns that are computed and transposed back while they are in the cache
     std::vector<u8> tile(static_cast<std::size_t>(TILE) * size);
     for (u32 left = 0; left < width; left += TILE) {
         const u32 count = smaller(TILE, width - left);
@@ -76,8 +76,8 @@ inline void resize_map(const u8* map, u32 size, u8* out, u32 width, u32 height) 
                    width, out + static_cast<std::size_t>(y) * width);
 }
 
-// Pillow's paste of one colour: a = pixel * (255 - m) + colour * m + 128; out = ((a >> 8) + a) >> 8, in 16 bits, which hold it.
-// pixels: `count` of 4 bytes, the last one unused; mask: one byte each, turned round by `flip` (255: the colour goes where it is 0).
+// Blend one colour as Pillow's paste does: a = pixel * (255 - m) + colour * m + 128; out = ((a >> 8) + a) >> 8. It fits 16 bits.
+// pixels: `count` pixels of 4 bytes, the last one unused; mask: a byte for each pixel, XORed with `flip` (255 inverts the mask).
 SESEG_CLONES static void blend_row(const u8* pixels, const u8* mask, u8 flip, const u8* color, std::size_t count, u8* out) {
     for (std::size_t x = 0; x < count; ++x) {
         for (std::size_t channel = 0; channel < 4; ++channel) {
@@ -88,12 +88,12 @@ SESEG_CLONES static void blend_row(const u8* pixels, const u8* mask, u8 flip, co
     }
 }
 
-// Put the mask colour over an image. pixels: [rows, width] of `stride` (3 or 4) bytes; mask: [rows, width]; out: [rows, width, 3].
+// Blend the mask colour over an image. pixels: [rows, width] of `stride` (3 or 4) bytes; mask: [rows, width]; out: [rows, width, 3].
 inline void cover(const u8* pixels, std::size_t stride, const u8* mask, u8 flip, const u8* color, std::size_t rows, std::size_t width, u8* out) {
     constexpr std::size_t STRETCH = 1024;
     u8 wide[4 * STRETCH], blended[4 * STRETCH];
     const u8 color4[4] = {color[0], color[1], color[2], 0};
-    const std::size_t total = rows * width;  // neither of the three has padding
+    const std::size_t total = rows * width;  // none of the three arrays has padding
     for (std::size_t begin = 0; begin < total; begin += STRETCH) {
         const std::size_t count = std::min(STRETCH, total - begin);
         const u8* from = pixels + stride * begin;

@@ -1,4 +1,1 @@
-"""Measuring masks: agreement of two artifacts, scores against true masks, drift, and the pages that show them.
-
-The rooms behind :mod:`seseg_trt.verify` and :mod:`seseg_trt.evaluate`.
-"""
+"""Measure masks: :mod:`seseg_trt.quality.verify` compares two artifacts, :mod:`seseg_trt.quality.evaluate` scores one against true masks."""

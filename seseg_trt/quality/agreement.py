@@ -1,11 +1,10 @@
-"""How far two artifacts agree: masks counted in integers, confidences in a histogram, so that memory does not grow with pixels."""
+"""Count how far two artifacts agree. Masks are counted in integers and confidences in a histogram, so memory does not grow with pixels."""
 
 from __future__ import annotations
 
-import heapq
 import math
+import operator
 from array import array
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +18,8 @@ BINS = (0x3F80_0000 >> DROPPED_BITS) + 1
 """One for each value of a float32's leading 20 bits, from 0.0 to 1.0."""
 
 
-class Pair(NamedTuple):
-    """Pixels of two masks of one image: in both, in either, and in all."""
+class Overlap(NamedTuple):
+    """Numbers of pixels of two masks of one image: marked in both, marked in either, and all."""
 
     intersection: int
     union: int
@@ -28,7 +27,7 @@ class Pair(NamedTuple):
 
     @property
     def flipped(self) -> int:
-        """Pixels that are in one mask alone."""
+        """Pixels that one mask alone marks."""
         return self.union - self.intersection
 
     @property
@@ -42,25 +41,25 @@ def ratio(part: int, whole: int) -> float:
     return part / whole if whole else 1.0
 
 
-def count_pair(one: Mask, other: Mask) -> Pair:
-    """Count two masks' pixels.
+def count_overlap(one: Mask, other: Mask) -> Overlap:
+    """Count where two masks of one image overlap.
 
     Args:
         one: uint8 [H, W], 0 or 255.
-        other: the same of the other artifact.
+        other: the other artifact's, of the same shape.
     """
     if one is other:
         marked = int(np.count_nonzero(one))
-        return Pair(marked, marked, one.size)
-    return Pair(int(np.count_nonzero(one & other)), int(np.count_nonzero(one | other)), one.size)
+        return Overlap(marked, marked, one.size)
+    return Overlap(int(np.count_nonzero(one & other)), int(np.count_nonzero(one | other)), one.size)
 
 
 class Agreement:
-    """Sums :class:`Pair` over images.
+    """Sums of :class:`Overlap` over images.
 
     Attributes:
         images: how many.
-        empty_in_both: of these, the ones that neither marks; their IoU counts as 1.0.
+        empty_in_both: images that neither artifact marks; their IoU counts as 1.0.
         pixels, flipped: over all images.
     """
 
@@ -73,35 +72,35 @@ class Agreement:
         self._union = 0
         self._ious = array("d")
 
-    def add(self, pair: Pair) -> None:
+    def add(self, overlap: Overlap) -> None:
         """Count one more image."""
         self.images += 1
-        self.empty_in_both += pair.union == 0
-        self.pixels += pair.pixels
-        self.flipped += pair.flipped
-        self._intersection += pair.intersection
-        self._union += pair.union
-        self._ious.append(pair.iou)
+        self.empty_in_both += overlap.union == 0
+        self.pixels += overlap.pixels
+        self.flipped += overlap.flipped
+        self._intersection += overlap.intersection
+        self._union += overlap.union
+        self._ious.append(overlap.iou)
 
     @property
     def pooled(self) -> float:
-        """All intersections over all unions; a large image weighs more than a small one."""
+        """All intersections over all unions. A large image weighs more than a small one."""
         return ratio(self._intersection, self._union)
 
     @property
     def mean(self) -> float:
-        """Of the images' IoU, each counted once."""
+        """The mean of the images' IoU."""
         return math.fsum(self._ious) / len(self._ious)
 
     @property
     def mean_where_marked(self) -> float | None:
-        """The mean without the images that neither marks; None if there are no others."""
+        """The mean IoU of the images that either artifact marks, or None if there are none."""
         marked = self.images - self.empty_in_both
         return (math.fsum(self._ious) - self.empty_in_both) / marked if marked else None
 
     @property
     def p01(self) -> float:
-        """The first percentile of the images' IoU: an image's own value, never one between two; under 100 images, the worst."""
+        """The first percentile of the images' IoU, not interpolated. With fewer than 100 images it is the worst."""
         return float(np.percentile(np.frombuffer(self._ious), 1, method="lower"))
 
     @property
@@ -115,26 +114,20 @@ class Agreement:
         return self.flipped / self.pixels
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the IoU as the certificate has it."""
-        return {
-            "pooled": self.pooled,
-            "mean": self.mean,
-            "p01": self.p01,
-            "worst": self.worst,
-            "mean_where_marked": self.mean_where_marked,
-            "empty_in_both": self.empty_in_both,
-        }
+        """Return the IoU figures as the certificate stores them."""
+        names = ("pooled", "mean", "p01", "worst", "mean_where_marked", "empty_in_both")
+        return {name: getattr(self, name) for name in names}
 
 
 class Deltas:
     """The distribution of ``|one - other|`` over all pixels of all maps.
 
-    A float32 that is not negative orders as its bits do, so its leading bits name its bin: a histogram over all magnitudes with
-    edges 2**-11 apart, relatively, and a quantile is off by no more than that.
+    Non-negative float32 values sort as their bits do, so the leading bits are the bin. The edges of the bins are 2**-11 apart,
+    relatively, and so is the largest error of a quantile.
 
     Attributes:
-        largest: exact.
-        not_finite: pixels where either has no number: a network that overflowed.
+        largest: the largest difference, exact.
+        not_finite: pixels where either map is not finite, because a network overflowed.
     """
 
     def __init__(self) -> None:
@@ -157,7 +150,7 @@ class Deltas:
         self._counts += np.bincount(bins, minlength=BINS)
 
     def quantile(self, share: float) -> float | None:
-        """Return a value that at least ``share`` of all deltas do not exceed, at most 2**-11 of itself too high; None if there are none."""
+        """Return a value that at least ``share`` of all deltas do not exceed, or None without deltas. It is at most 2**-11 too high, relatively."""
         total = int(self._counts.sum())
         if not total:
             return None
@@ -166,13 +159,13 @@ class Deltas:
         return min(float(upper), self.largest) if index else 0.0  # the first bin ends at 6e-42
 
     def as_dict(self, source: str) -> dict[str, Any]:
-        """Return it as the certificate has it; ``source`` names what was compared."""
+        """Return the distribution as the certificate stores it. ``source`` names what was compared."""
         p999 = self.quantile(0.999)
         return {"max": None if p999 is None else self.largest, "p999": p999, "not_finite": self.not_finite, "source": source}
 
 
 class Worst:
-    """Keeps the few items with the lowest score, in bounded memory.
+    """The few items with the lowest scores, in bounded memory.
 
     Args:
         count: how many to keep.
@@ -180,18 +173,14 @@ class Worst:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._heap: list[tuple[float, int, int, Any]] = []
-        self._added = 0
+        self._kept: list[tuple[float, int, Any]] = []
 
     def add(self, score: float, weight: int, item: Any) -> None:
-        """Offer an item; of two with one score the one of more weight is worse, and of two equals the earlier."""
-        self._added += 1
-        entry = (-score, weight, -self._added, item)
-        if len(self._heap) < self._count:
-            heapq.heappush(self._heap, entry)
-        elif self._count and entry > self._heap[0]:
-            heapq.heapreplace(self._heap, entry)
+        """Offer an item. Of two with the same score, the one with more weight is worse; then the earlier one."""
+        self._kept.append((score, -weight, item))
+        self._kept.sort(key=operator.itemgetter(0, 1))  # stable, and quick on what is nearly sorted
+        del self._kept[self._count :]
 
-    def items(self) -> Iterable[Any]:
-        """Return what was kept, the worst first."""
-        return [item for _, _, _, item in sorted(self._heap, reverse=True)]
+    def items(self) -> list[Any]:
+        """Return the kept items, the worst first."""
+        return [item for _, _, item in self._kept]

@@ -1,9 +1,11 @@
-"""The images that a measurement runs over: named, read one after the other, never all in memory."""
+"""Find, read and decode the images of a measurement, a few at a time."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codecs import pillow
-from ..errors import BadImage
+from ..errors import BadImage, UsageError
+from ..inputs.item import InputItem, describe_os_error
+from ..inputs.read import read_source
+from ..inputs.scan import Scan
 from ..masks.reference import sample_nearest
 from ..options import DecodeOptions
-from ..run.file_states import describe_os_error
-from ..run.scan import Scan
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,6 +31,8 @@ Out = TypeVar("Out")
 
 Pixels = npt.NDArray[np.uint8]
 
+WAY_OUT = "--images takes folders, files, globs, tars and addresses of object stores"
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -35,7 +40,7 @@ class Entry:
 
     Attributes:
         name: the relative path of a file, or any name.
-        load: gives the encoded bytes, or RGB pixels as uint8 [H, W, 3]; may be called several times, in any thread.
+        load: returns the encoded bytes, or RGB pixels as uint8 [H, W, 3], or raises BadImage. It may be called repeatedly, in any thread.
     """
 
     name: str
@@ -44,15 +49,11 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Undecodable:
-    """An image that could not be used: ``reason`` is a code of :data:`seseg_trt.errors.ReasonCode`."""
+    """An image that can't be read or decoded. ``reason`` is a code of :data:`seseg_trt.errors.ReasonCode`."""
 
     name: str
     reason: str
     message: str
-
-    def as_dict(self) -> dict[str, str]:
-        """Return it as JSON has it."""
-        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,18 +61,19 @@ class Decoded:
     """An image with its pixels.
 
     Attributes:
-        image: RGB, orientation applied.
-        sha256: of the encoded bytes, or of the pixels and their shape where there are none.
+        image: RGB, turned as the options say.
+        sha256: of the encoded bytes, or of the pixels and their shape if it was never encoded.
+        encoded: its bytes, or None if it was never encoded.
     """
 
-    name: str
     image: Image.Image
     sha256: bytes
+    encoded: bytes | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
-    """What of an image the network sees: ``network_input`` uint8 [S, S, 3]; ``width`` and ``height`` are the image's."""
+    """What the network sees of an image: ``network_input``, uint8 [S, S, 3]. ``width`` and ``height`` are the image's own."""
 
     entry: Entry
     width: int
@@ -83,32 +85,36 @@ class Sampled:
 ImageSet = Sequence[Entry]
 
 
-def entries_in(paths: Sequence[str | os.PathLike[str]]) -> tuple[list[Entry], list[Undecodable]]:
-    """Find the images of folders, files and globs, by the rules of ``segment``.
+def entries_in(paths: Sequence[str | os.PathLike[str]], options: DecodeOptions | None = None) -> tuple[list[Entry], list[Undecodable]]:
+    """Find images as ``segment`` does: in folders, files, globs, tars and object stores.
+
+    Args:
+        paths: what to look through.
+        options: larger files than ``options.max_file_bytes`` are not read. None means the defaults.
 
     Returns:
-        One entry for each regular file, and what can't even be opened.
+        One entry for each file, and those that can't be opened.
 
     Raises:
-        UsageError: a path names nothing.
+        UsageError: a path names nothing, or there is no image at all.
+        StoppedError: an object store can't be listed.
     """
+    max_bytes = (options or DecodeOptions()).max_file_bytes
     scan = Scan(os.devnull, os.devnull, None)  # nothing is written, so nothing is closed to reading
     for path in paths:
         scan.add(os.fspath(path))
     refused = [Undecodable(item.path, reason, message) for item, reason, message in scan.refused]
-    return [Entry(item.path, _Reader(item.source)) for item in scan.items], refused
+    if not scan.items:
+        first = f"; {refused[0].name}: {refused[0].message}" if refused else ""
+        raise UsageError(f"there is no image in {', '.join(os.fspath(path) for path in paths)}{first}", WAY_OUT)
+    return [Entry(item.path, functools.partial(_read, item, max_bytes)) for item in scan.items], refused
 
 
-@dataclasses.dataclass(frozen=True)
-class _Reader:
-    path: str
-
-    def __call__(self) -> bytes:
-        try:
-            with open(self.path, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise BadImage(*describe_os_error(error)) from error
+def _read(item: InputItem, max_bytes: int) -> bytes:
+    try:
+        return read_source(item, max_bytes)[0]
+    except OSError as error:
+        raise BadImage(*describe_os_error(error)) from error
 
 
 def decode(entry: Entry, options: DecodeOptions) -> Decoded | Undecodable:
@@ -116,17 +122,17 @@ def decode(entry: Entry, options: DecodeOptions) -> Decoded | Undecodable:
     try:
         loaded = entry.load()
         if isinstance(loaded, bytes):
-            return Decoded(entry.name, pillow.decode(loaded, options).image, hashlib.sha256(loaded).digest())
+            return Decoded(pillow.decode(loaded, options).image, hashlib.sha256(loaded).digest(), loaded)
     except BadImage as bad:
         return Undecodable(entry.name, bad.reason, bad.message)
     from PIL import Image
 
     digest = hashlib.sha256(repr(loaded.shape).encode() + np.ascontiguousarray(loaded).tobytes()).digest()
-    return Decoded(entry.name, Image.fromarray(loaded), digest)
+    return Decoded(Image.fromarray(loaded), digest)
 
 
 def sample(entry: Entry, options: DecodeOptions, size: int) -> Sampled | Undecodable:
-    """Read and decode one image, and keep what the network sees of it."""
+    """Read and decode one image, and return what the network sees of it."""
     decoded = decode(entry, options)
     if isinstance(decoded, Undecodable):
         return decoded
@@ -134,8 +140,8 @@ def sample(entry: Entry, options: DecodeOptions, size: int) -> Sampled | Undecod
     return Sampled(entry, image.width, image.height, sample_nearest(image, size), decoded.sha256)
 
 
-def overlapped(work: Callable[[In], Out], items: Iterable[In], workers: int = 2) -> Iterator[Out]:
-    """Yield ``work(item)`` in order, worked on by a few threads that are never more than a few items ahead."""
+def map_ahead(work: Callable[[In], Out], items: Iterable[In], workers: int = 2) -> Iterator[Out]:
+    """Yield ``work(item)`` in order, while a few threads work a few items ahead."""
     with ThreadPoolExecutor(workers, "images") as pool:
         ahead: deque[Future[Out]] = deque()
         try:
@@ -152,23 +158,23 @@ def overlapped(work: Callable[[In], Out], items: Iterable[In], workers: int = 2)
 
 def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Yield lists of ``size`` items, the last one shorter."""
-    batch: list[Any] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    iterator = iter(items)
+    yield from iter(lambda: list(itertools.islice(iterator, size)), [])
+
+
+def batches(work: Callable[[In], Out | Undecodable], items: Iterable[In], size: int) -> Iterator[tuple[list[Out], list[Undecodable]]]:
+    """Yield what ``work`` makes of ``size`` items at a time, worked ahead: what is good, and what can't be decoded."""
+    for batch in batched(map_ahead(work, items), size):
+        bad = [made for made in batch if isinstance(made, Undecodable)]
+        yield [made for made in batch if not isinstance(made, Undecodable)], bad
 
 
 def hash_of_set(digests: Iterable[bytes]) -> str:
-    """Return a SHA-256 (hex) over the images' own hashes, sorted: names and order don't count, content and number do."""
+    """Return a SHA-256 (hex) over the images' sorted hashes: of their contents and number, not of their names and order."""
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def spread(entries: ImageSet, count: int) -> list[Entry]:
     """Return at most ``count`` entries, evenly spread."""
-    if count >= len(entries):
-        return list(entries)
+    count = min(count, len(entries))
     return [entries[index * len(entries) // count] for index in range(count)]

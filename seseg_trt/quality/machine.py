@@ -1,16 +1,20 @@
-"""Where a measurement was made: processors and the versions of everything that takes part."""
+"""Describe where a measurement was made: the processors, and the versions of all libraries involved."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import re
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import DeviceError
+from ..options import DecodeOptions
 
-DISTRIBUTIONS = (
+DISTRIBUTIONS = [
     "numpy",
     "pillow",
     "onnx",
@@ -27,45 +31,50 @@ DISTRIBUTIONS = (
     "tensorflow-cpu",
     "tensorflow",
     "keras",
-)
+]
+
+
+def circumstances(decoding: DecodeOptions) -> dict[str, Any]:
+    """Return how images were decoded, with which libraries and on which machine, ready for JSON."""
+    decoded = {"decoder": decoder_name(), "exif_orientation": decoding.exif_orientation}
+    return {**decoded, "versions": versions(), "machine": describe_machine()}
+
+
+def decoder_name() -> str:
+    """Return the name and version of the library that decodes the images, with the JPEG library inside it."""
+    from PIL import __version__, features
+
+    turbo = features.version("libjpeg_turbo")
+    return f"Pillow {__version__}" + (f" (libjpeg-turbo {turbo})" if turbo else "")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, of this package, and of those libraries of :data:`DISTRIBUTIONS` that are installed."""
+    """Return the versions of Python, of this package, and of the installed libraries of :data:`DISTRIBUTIONS`."""
     found = {"python": platform.python_version(), "seseg_trt": __version__}
     for name in DISTRIBUTIONS:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return the names of the CPU and of the GPUs that the NVIDIA driver shows (an empty list without one)."""
-    return {
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "system": f"{platform.system()} {platform.machine()}",
-        "gpus": _gpus(),
-    }
+    """Return the names of the CPU and of the GPUs that the NVIDIA driver lists (none without a driver)."""
+    cores = len(os.sched_getaffinity(0))
+    return {"cpu": cpu_name(), "cores": cores, "system": f"{platform.system()} {platform.machine()}", "gpus": gpus()}
 
 
 def cpu_name() -> str:
-    """Return the processor's name as the system gives it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.strip() in ("model name", "Model"):
-                    return value.strip()
-    except OSError:
-        pass
+    """Return the processor's name as the system reports it."""
+    with contextlib.suppress(OSError):
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if found := re.search(r"^(?:model name|Model)[ \t]*:[ \t]*(.*)$", told, re.MULTILINE):
+            return found[1].strip()
     return platform.processor() or platform.machine()
 
 
-def _gpus() -> list[str]:
-    from ..driver import driver_report
+def gpus() -> list[str]:
+    """Return the names of the GPUs that the NVIDIA driver lists; none without a driver."""
+    from ..cuda.driver import driver_report
 
     try:
         report = driver_report()

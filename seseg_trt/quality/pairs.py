@@ -1,4 +1,4 @@
-"""Images and their true masks, matched and checked before anything runs."""
+"""Match images with their true masks, and check the masks before the network runs."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import numpy.typing as npt
 from ..codecs import pillow
 from ..errors import BadImage, UsageError
 from ..options import DecodeOptions
-from ..run.plan import Naming
-from .images import Decoded, Entry, Undecodable, decode, entries_in, overlapped
+from ..outputs.naming import Naming
+from .images import WAY_OUT, Decoded, Entry, Undecodable, decode, entries_in, map_ahead
 
 Marks = npt.NDArray[np.bool_]
 
 MARKED_OVER = 127
 SHOWN_PROBLEMS = 100
 WHAT_A_MASK_IS = (
-    "each image needs one mask at the same place in --masks, whatever its suffix: of the image's size, greyscale, 255 on what is to be "
-    "marked and 0 elsewhere"
+    "each image needs one mask of the same relative path in --masks (the suffix may differ): greyscale, of the image's size, 255 where "
+    "it is marked and 0 elsewhere"
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class LabelledImage:
     """An image and its true mask."""
 
     image: Entry
@@ -37,15 +37,15 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """What two folders hold.
+    """Images with their masks.
 
     Attributes:
-        pairs: images with their masks.
-        undecodable: files among the images that are none, or are damaged; whether they have a mask is not asked.
-        masks_left: masks that belong to no image.
+        pairs: each image with its mask.
+        undecodable: images that can't be read or decoded. They need no mask.
+        masks_left: the number of masks without an image.
     """
 
-    pairs: list[Pair]
+    pairs: list[LabelledImage]
     undecodable: list[Undecodable]
     masks_left: int
 
@@ -53,50 +53,49 @@ class Pairs:
 def find_pairs(images: str | os.PathLike[str], masks: str | os.PathLike[str], options: DecodeOptions) -> Pairs:
     """Match images with masks by their relative paths without the last suffix, and check every mask.
 
-    Of the images the headers are read, of the masks all.
+    Args:
+        images: a folder, a glob, a tar or an address of an object store.
+        masks: the same. It may be of another kind.
+        options: how bytes become pixels. The headers of images are decoded, and all of the masks.
 
     Raises:
-        UsageError: a folder is not there; or masks are missing, ambiguous, damaged, of another size or without the level 255. The
-            message names all of them (the first 100, and how many more).
+        UsageError: there are no images or no masks; or masks are missing, ambiguous, damaged, of another size or without the level 255.
+            The message names all of them (the first 100, and how many more).
+        StoppedError: an object store can't be listed.
     """
-    found, undecodable = _files(images)
-    mask_files, _ = _files(masks)
-    masks_of: dict[str, list[Entry]] = defaultdict(list)
-    for entry in mask_files:
-        masks_of[_stem(entry)].append(entry)
-    images_of: dict[str, list[Entry]] = defaultdict(list)
-    for entry in found:
-        images_of[_stem(entry)].append(entry)
-    check = functools.partial(_check, images_of=images_of, masks_of=masks_of, options=options)
+    found, undecodable = entries_in([images], options)
+    mask_files, refused_masks = entries_in([masks], options)
+    check = functools.partial(_check, images_of=_by_stem(found), masks_of=_by_stem(mask_files), options=options)
     pairs, problems = [], []
-    for entry, checked in zip(found, overlapped(check, found), strict=True):
+    for entry, checked in zip(found, map_ahead(check, found), strict=True):
         if isinstance(checked, Undecodable):
             undecodable.append(checked)
         elif isinstance(checked, str):
             problems.append(checked)
         else:
-            pairs.append(Pair(entry, checked))
+            pairs.append(LabelledImage(entry, checked))
     if problems:
-        raise _refusal(problems, len(pairs) + len(problems))
+        raise _refusal(problems, len(pairs) + len(problems), refused_masks)
     if not pairs:
-        raise UsageError(f"there is no image in {os.fspath(images)}", "give --images a folder of images")
+        raise UsageError(f"none of {len(undecodable)} images can be decoded; {undecodable[0].name}: {undecodable[0].message}", WAY_OUT)
     return Pairs(pairs, undecodable, len(mask_files) - len(pairs))
-
-
-def _files(folder: str | os.PathLike[str]) -> tuple[list[Entry], list[Undecodable]]:
-    if not os.path.isdir(folder):
-        raise UsageError(f"there is no folder {os.fspath(folder)}", "give --images and --masks a folder each")
-    return entries_in([folder])
 
 
 def _stem(entry: Entry) -> str:
     return Naming().stem(entry.name)
 
 
+def _by_stem(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        found[_stem(entry)].append(entry)
+    return found
+
+
 def _check(
     image: Entry, images_of: dict[str, list[Entry]], masks_of: dict[str, list[Entry]], options: DecodeOptions
 ) -> Entry | Undecodable | str:
-    """Return an image's mask, or what is wrong with the image, or a sentence on what is wrong with its mask."""
+    """Return an image's mask, or why the image can't be decoded, or a sentence about what is wrong with its mask."""
     try:
         data = image.load()
         assert isinstance(data, bytes)
@@ -124,20 +123,21 @@ def _problem(image: Entry, size: tuple[int, int], mask: Entry, options: DecodeOp
     highest = decoded.image.convert("L").getextrema()[1]
     assert isinstance(highest, (int, float))
     if 0 < highest <= MARKED_OVER:
-        return f"{image.name}: the levels of its mask {mask.name} end at {highest:.0f}, and what is marked has 255"
+        return f"{image.name}: its mask {mask.name} has no level over {highest:.0f}; marked pixels have 255"
     return ""
 
 
-def _refusal(problems: Sequence[str], images: int) -> UsageError:
-    shown = [problem.encode("utf-8", "backslashreplace").decode() for problem in problems[:SHOWN_PROBLEMS]]
-    if len(problems) > SHOWN_PROBLEMS:
-        shown.append(f"and {len(problems) - SHOWN_PROBLEMS} more")
-    lines = "\n    ".join(shown)
-    return UsageError(f"{len(problems)} of {images} images have no mask that can be used:\n    {lines}", WHAT_A_MASK_IS)
+def _refusal(problems: Sequence[str], images: int, refused_masks: Sequence[Undecodable]) -> UsageError:
+    lines = [*problems, *(f"the mask {mask.name} can't be read: {mask.message}" for mask in refused_masks)]
+    shown = [problem.encode("utf-8", "backslashreplace").decode() for problem in lines[:SHOWN_PROBLEMS]]
+    if len(lines) > SHOWN_PROBLEMS:
+        shown.append(f"and {len(lines) - SHOWN_PROBLEMS} more")
+    text = "\n    ".join(shown)
+    return UsageError(f"{len(problems)} of {images} images have no mask that can be used:\n    {text}", WHAT_A_MASK_IS)
 
 
 def read_truth(mask: Entry, options: DecodeOptions) -> tuple[Marks, bytes] | Undecodable:
-    """Read a true mask: bool [H, W], True where its grey is over 127; and its SHA-256."""
+    """Read a true mask. Return bool [H, W], True where its grey level is over 127, and its SHA-256."""
     decoded = decode(mask, options)
     if not isinstance(decoded, Decoded):
         return decoded

@@ -1,7 +1,7 @@
-"""Scores of masks against true masks, at all thresholds in one pass.
+"""Score masks against true masks, at all thresholds in one pass.
 
-All that is kept of a pixel is the level of its confidence, 0..255, and whether it is truly marked: two histograms of 256 numbers hold a
-whole data set, every threshold's counts are sums of their ends, and all sums are of integers.
+A pixel counts by the level of its confidence, 0..255, and by whether it is truly marked. So two histograms of 256 integers hold a whole
+data set, and the counts at each threshold are sums over their upper ends.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Curve = npt.NDArray[np.float64]
 
 THRESHOLDS = 101
 CUTS = np.array([255 * threshold // 100 + 1 for threshold in range(THRESHOLDS)])
-"""The lowest level that each threshold marks: ``m > 255 t / 100`` in integers."""
+"""The lowest level that each threshold marks: ``level > 255 threshold / 100`` in integers."""
 
 CONFIDENCES = np.minimum((np.arange(256) + 0.5) / 255, 1.0)
-"""What a level says: levels are truncated, so the middle of what was cut to it; 255 stands for 1 alone."""
+"""The confidence that each level stands for. Levels are floors, so use each bin's midpoint; 255 means exactly 1.0."""
 
 BINS = 10
 PIXELS_AT_ONCE = 1 << 20
@@ -32,7 +32,7 @@ PIXELS_AT_ONCE = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class ImageScore:
-    """One image at the threshold. ``precision`` and ``recall`` are None where nothing is masked, or nothing is true."""
+    """The scores of one image at the threshold. ``precision`` is None if nothing is masked, ``recall`` if nothing is truly marked."""
 
     name: str
     iou: float
@@ -52,7 +52,7 @@ def count_levels(levels: Levels, truth: Marks) -> Counts:
         truth: bool [H, W].
 
     Returns:
-        int64 [2, 256]: first the pixels that are not truly marked, then those that are.
+        int64 [2, 256]: the pixels that are not truly marked, then those that are.
     """
     counts = np.zeros(512, np.int64)
     step = max(1, PIXELS_AT_ONCE // levels.shape[1])
@@ -64,48 +64,38 @@ def count_levels(levels: Levels, truth: Marks) -> Counts:
 
 
 class Confusion:
-    """True positives, false positives and false negatives at each threshold: int64 [101] each."""
+    """True and false positives at each threshold, int64 [101] each, and the measures that follow from them.
+
+    Attributes:
+        positives: the pixels that are truly marked.
+        curves: the :data:`MEASURES` at each threshold, float64 [4, 101].
+    """
 
     def __init__(self, counts: Counts) -> None:
         above = np.zeros((2, 257), np.int64)
         above[:, :256] = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
-        self.false_positive, self.true_positive = above[:, CUTS]
+        self.false_positive, self.true_positive = fp, tp = above[:, CUTS]
         self.positives = int(counts[1].sum())
-        self.false_negative = self.positives - self.true_positive
-
-    @property
-    def iou(self) -> Curve:
-        """TP / (TP + FP + FN); 1.0 where nothing is true and nothing masked."""
-        return _divide(self.true_positive, self.true_positive + self.false_positive + self.false_negative, 1.0)
-
-    @property
-    def f1(self) -> Curve:
-        """2 TP / (2 TP + FP + FN); 1.0 where nothing is true and nothing masked."""
-        return _divide(2 * self.true_positive, 2 * self.true_positive + self.false_positive + self.false_negative, 1.0)
-
-    @property
-    def precision(self) -> Curve:
-        """TP / (TP + FP); not a number where nothing is masked."""
-        return _divide(self.true_positive, self.true_positive + self.false_positive, np.nan)
-
-    @property
-    def recall(self) -> Curve:
-        """TP / (TP + FN); not a number where nothing is true."""
-        return _divide(self.true_positive, np.full(THRESHOLDS, self.positives), np.nan)
+        masked = tp + fp
+        iou = _divide(tp, self.positives + fp, 1.0)  # 1.0 where nothing is truly marked and nothing is masked
+        precision = _divide(tp, masked, np.nan)  # NaN where nothing is masked
+        recall = _divide(tp, np.full(THRESHOLDS, self.positives), np.nan)  # NaN where nothing is truly marked
+        f1 = _divide(2 * tp, masked + self.positives, 1.0)  # 1.0 as the IoU
+        self.curves = np.stack([iou, precision, recall, f1])
 
 
 MEASURES = ("iou", "precision", "recall", "f1")
 
 
 class Scores:
-    """Sums over images.
+    """Sums of the scores over images.
 
     Args:
-        threshold: 0..100, the one that single figures are of.
+        threshold: 0..100, the one that single figures belong to.
 
     Attributes:
         images: how many.
-        empty_in_both: at the threshold, images without a true pixel and without a masked one; their IoU counts as 1.0.
+        empty_in_both: images without a truly marked pixel and, at the threshold, without a masked one; their IoU counts as 1.0.
     """
 
     def __init__(self, threshold: int) -> None:
@@ -113,8 +103,8 @@ class Scores:
         self.images = 0
         self.empty_in_both = 0
         self._counts = np.zeros((2, 256), np.int64)
-        self._sums = {measure: np.zeros(THRESHOLDS) for measure in MEASURES}
-        self._defined = {measure: np.zeros(THRESHOLDS, np.int64) for measure in MEASURES}
+        self._sums = np.zeros((len(MEASURES), THRESHOLDS))
+        self._defined = np.zeros((len(MEASURES), THRESHOLDS), np.int64)
 
     def add(self, name: str, levels: Levels, truth: Marks) -> ImageScore:
         """Count one image; see :func:`count_levels`."""
@@ -122,43 +112,27 @@ class Scores:
         confusion = Confusion(counts)
         self.images += 1
         self._counts += counts
-        for measure in MEASURES:
-            curve: Curve = getattr(confusion, measure)
-            self._sums[measure] += np.nan_to_num(curve, nan=0.0)
-            self._defined[measure] += ~np.isnan(curve)
-        at = self.threshold
-        masked = int(confusion.true_positive[at] + confusion.false_positive[at])
+        self._sums += np.nan_to_num(confusion.curves, nan=0.0)
+        self._defined += ~np.isnan(confusion.curves)
+        masked = int(confusion.true_positive[self.threshold] + confusion.false_positive[self.threshold])
         self.empty_in_both += masked == 0 and confusion.positives == 0
-        return ImageScore(
-            name,
-            float(confusion.iou[at]),
-            _number(confusion.precision[at]),
-            _number(confusion.recall[at]),
-            float(confusion.f1[at]),
-            confusion.positives,
-            masked,
-            int(counts.sum()),
-        )
+        iou, precision, recall, f1 = confusion.curves[:, self.threshold]
+        scores = float(iou), _number(precision), _number(recall), float(f1)
+        return ImageScore(name, *scores, confusion.positives, masked, int(counts.sum()))
 
     def curves(self) -> list[dict[str, Any]]:
-        """Return each threshold's pooled scores, and under ``..._mean`` their means over the images for which they are defined."""
-        confusion = Confusion(self._counts)
-        pooled: dict[str, Curve] = {measure: getattr(confusion, measure) for measure in MEASURES}
-        rows = []
-        for threshold in range(THRESHOLDS):
-            row: dict[str, Any] = {"threshold": threshold}
-            for measure in MEASURES:
-                defined = int(self._defined[measure][threshold])
-                row[measure] = _number(pooled[measure][threshold])
-                row[f"{measure}_mean"] = float(self._sums[measure][threshold]) / defined if defined else None
-            rows.append(row)
-        return rows
+        """Return the pooled scores at each threshold, and as ``..._mean`` their means over the images for which they are defined."""
+        pooled = Confusion(self._counts).curves
+        means = _divide(self._sums, self._defined, np.nan)
+        names = [name for measure in MEASURES for name in (measure, f"{measure}_mean")]
+        columns = np.stack([pooled, means], axis=1).reshape(len(names), THRESHOLDS).T
+        return [{"threshold": at, **dict(zip(names, map(_number, row), strict=True))} for at, row in enumerate(columns)]
 
     def calibration(self) -> dict[str, Any]:
-        """Return how far confidences are to be believed: ``bins``, and the expected calibration error ``ece``.
+        """Return how well confidences match the truth: ``bins``, and the expected calibration error ``ece``.
 
-        A bin holds the pixels of an equal range of confidence; ``ece`` is the mean over pixels of the distance between a bin's mean
-        confidence and its share of truly marked pixels (Guo et al., "On calibration of modern neural networks", 2017).
+        The bins divide the range of confidence evenly. ``ece`` is the distance between a bin's mean confidence and its share of truly
+        marked pixels, averaged over all pixels (Guo et al., "On calibration of modern neural networks", 2017).
         """
         total = self._counts.sum(axis=0)
         bin_of = np.minimum((CONFIDENCES * BINS).astype(np.int64), BINS - 1)
@@ -175,7 +149,7 @@ class Scores:
         return {"ece": error / pixels, "bins": bins}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all scores as JSON has them."""
+        """Return all scores, ready for JSON."""
         curves = self.curves()
         here = curves[self.threshold]
         best = max(curves, key=lambda row: float(row["iou"]))
@@ -194,8 +168,8 @@ class Scores:
         }
 
 
-def _divide(part: Counts, whole: Counts, otherwise: float) -> Curve:
-    result: Curve = np.divide(part, whole, out=np.full(THRESHOLDS, otherwise), where=whole > 0)
+def _divide(part: Counts | Curve, whole: Counts, otherwise: float) -> Curve:
+    result: Curve = np.divide(part, whole, out=np.full(part.shape, otherwise), where=whole > 0)
     return result
 
 

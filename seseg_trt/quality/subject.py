@@ -1,4 +1,4 @@
-"""What is measured: a network that runs, with its identity. An artifact in a backend, or anything else that gives confidences."""
+"""Run what is measured: an artifact in a backend, or anything else that returns confidences, with its identity."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..artifact import FLOAT_OUTPUT_NAME, Artifact
 from ..errors import ModelError
+from ..models.artifact import FLOAT_OUTPUT_NAME, Artifact
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ..backends.base import Backend, Confidence, Images
-    from ..backends.select import BackendName
+    from ..backends.tensorrt_api import Progress
+    from ..options import BackendName
 
 Floats = npt.NDArray[np.float32]
 Run = Callable[["Images"], "tuple[Confidence, Floats | None]"]
@@ -29,15 +30,15 @@ class Subject:
     """A network that runs.
 
     Attributes:
-        name: for people, e.g. ``model.onnx`` or ``checkpoint.hdf5``.
-        sha256: of the file that it was made from, hex.
+        name: shown to people, e.g. ``model.onnx`` or ``checkpoint.hdf5``.
+        sha256: of the file that it was loaded from, hex.
         input_size: the side of its square input, in pixels.
         description: one line with library, version and device.
-        run: takes uint8 [N, S, S, 3]; gives the maps, uint8 [N, S, S], 255 p truncated, and p itself as float32 [N, S, S], or
-            None where the network has no such output.
+        run: takes uint8 [N, S, S, 3]; returns the maps, uint8 [N, S, S], 255 p truncated, and p itself as float32 [N, S, S], or
+            None if the network has no such output.
         precision: ``fp32``, ``fp16``, ``int8`` or ``fp8``.
-        metadata: what else its identity has, for the certificate.
-        path: its file, which is hashed again after the measurement.
+        metadata: the rest of its identity, for the certificate.
+        path: its file. It is hashed again after the measurement.
     """
 
     name: str
@@ -50,45 +51,44 @@ class Subject:
     path: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return its identity as the certificate has it."""
-        return {
-            "name": self.name,
-            "sha256": self.sha256,
-            "precision": self.precision,
-            "input_size": self.input_size,
-            "backend": self.description,
-            "metadata": self.metadata,
-        }
+        """Return the identity as the certificate stores it."""
+        identity = {name: getattr(self, name) for name in ("name", "sha256", "precision", "input_size")}
+        return {**identity, "backend": self.description, "metadata": self.metadata}
 
 
 def subject_of_backend(backend: Backend, *, name: str, sha256: str, precision: str = "fp32") -> Subject:
-    """Make a subject of a ready backend; one with ``infer_with_float`` gives p as well. The caller closes it."""
-    return Subject(name, sha256, backend.input_size, backend.description, runner(backend), precision)
+    """Make a subject of a ready backend. One with ``infer_with_float`` returns p as well. The caller closes the backend."""
+    return Subject(name, sha256, backend.input_size, backend.description, _runner(backend), precision)
 
 
-def runner(backend: Backend) -> Run:
-    """Return a backend as a function that gives maps, and p where it can."""
-    with_float = getattr(backend, "infer_with_float", None)
-    if with_float is not None:
-        return lambda images: with_float(images)
-    return lambda images: (backend.infer(images), None)
+def _runner(backend: Backend, floats: bool = True) -> Run:
+    """Return a function that runs a backend and returns the maps, and p if it is wanted and the backend has it."""
+    with_float: Run | None = getattr(backend, "infer_with_float", None) if floats else None
+    return with_float or (lambda images: (backend.infer(images), None))
 
 
 @contextlib.contextmanager
 def open_subject(
-    artifact: Artifact, *, backend: BackendName | None = None, device: str = "auto", threads: int | None = None
+    artifact: Artifact,
+    *,
+    backend: BackendName | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Subject]:
-    """Run an artifact, and close its backend in the end.
+    """Open an artifact in a backend, and close the backend at the end.
+
+    Arguments are those of :func:`seseg_trt.backends.select.create_backend`.
 
     Raises:
         ModelError, DeviceError, UsageError: as :func:`seseg_trt.backends.select.create_backend`.
     """
     from ..backends.select import create_backend
 
-    floats = has_floats(artifact)
-    ready = create_backend(artifact, backend=backend, device=device, threads=threads, float_output=floats)
+    floats = _has_floats(artifact)
+    ready = create_backend(artifact, backend=backend, device=device, threads=threads, float_output=floats, progress=progress)
     try:
-        run: Run = runner(ready) if floats else lambda images: (ready.infer(images), None)
+        run = _runner(ready, floats)
         name = f"{artifact.name} ({artifact.path.name})" if artifact.name else artifact.path.name
         metadata = {key: value for key, value in sorted(artifact.metadata.items()) if key != "precision"}
         yield Subject(name, artifact.sha256, ready.input_size, ready.description, run, artifact.precision, metadata, artifact.path)
@@ -96,8 +96,8 @@ def open_subject(
         ready.close()
 
 
-def has_floats(artifact: Artifact) -> bool:
-    """Whether the confidence as float32 can be had: it is an output, or a tensor of a graph that can be made one in memory."""
+def _has_floats(artifact: Artifact) -> bool:
+    """Tell whether the confidence as float32 can be had: as an output, or as a tensor of an ONNX graph that can become one in memory."""
     if artifact.has_float_output or artifact.kind != "onnx":
         return artifact.has_float_output
     import onnx
@@ -107,8 +107,8 @@ def has_floats(artifact: Artifact) -> bool:
 
 
 def check_unchanged(subject: Subject) -> None:
-    """Raise ModelError if a subject's file is no longer the one that was loaded: what was measured is then of neither."""
-    from ..artifact import sha256_of
+    """Raise ModelError if a subject's file changed after it was loaded."""
+    from ..models.artifact import sha256_of
 
     if subject.path is not None and sha256_of(subject.path) != subject.sha256:
         raise ModelError(f"{subject.path} has changed while it was measured", "run it again")

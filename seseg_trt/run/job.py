@@ -1,17 +1,18 @@
-"""One input on its way through a run."""
+"""One input on its way through a run, and what became of it."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import BadImage, ReasonCode
+from ..inputs.item import InputItem
 from ..lanes.base import Frame
 from ..options import OutputKind
-from .journal import Row
-from .scan import WorkItem
+from ..outputs.base import OutputInfo
+from ..storage.base import Stat
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -19,29 +20,62 @@ Out = TypeVar("Out")
 log = logging.getLogger(__name__)
 
 
+class Task(NamedTuple):
+    """An input to do. ``number`` is its place in what is left of the plan."""
+
+    number: int
+    item: InputItem
+
+
+@dataclasses.dataclass(slots=True)
+class Outcome:
+    """What became of a task.
+
+    Attributes:
+        number: of the task.
+        reason, message: why the input is quarantined; None and empty where it is done.
+        stat: of what was read, where something was.
+        decoded_by: the library that decoded it.
+        outputs: what was written.
+        measured: figures of the mask, if they were asked for.
+        pixels: of the image.
+    """
+
+    number: int
+    reason: ReasonCode | None = None
+    message: str = ""
+    stat: Stat | None = None
+    decoded_by: str | None = None
+    outputs: dict[OutputKind, OutputInfo] = dataclasses.field(default_factory=dict)
+    measured: dict[str, Any] | None = None
+    pixels: int = 0
+
+
 @dataclasses.dataclass(slots=True)
 class Job:
-    """An input with its row, and what the last stage made of it. ``bad`` says why there is no more to be made."""
+    """A task with what the last stage made of it.
 
-    item: WorkItem
-    row: Row
+    Attributes:
+        task: what is to do.
+        outcome: what is known so far.
+        data, frame, encoded: the bytes read, the image, the bytes to write; each is given up when the next is there.
+        held: bytes in flight that are reserved for it.
+        bad: why there is no more to be made of it.
+        written: all its outputs have their names.
+    """
+
+    task: Task
+    outcome: Outcome
     data: bytes = b""
-    held: int = 0
-    pixels: int = 0
     frame: Frame | None = None
     encoded: Mapping[OutputKind, bytes] = dataclasses.field(default_factory=dict)
+    held: int = 0
     bad: BadImage | None = None
-
-
-def copy_job(job: Job) -> Job:
-    """Return a job that another thread may work on while the old one still belongs to a thread that hangs."""
-    row = dataclasses.replace(job.row, outputs=dict(job.row.outputs))
-    frame = None if job.frame is None else dataclasses.replace(job.frame, rendered=dict(job.frame.rendered))
-    return dataclasses.replace(job, row=row, frame=frame)
+    written: bool = False
 
 
 def each(work: Callable[[Sequence[In]], Sequence[Out | BadImage]], items: list[In], reason: ReasonCode) -> Sequence[Out | BadImage]:
-    """Work on a batch; where the batch as a whole fails, on each item alone, so that only the guilty one is lost."""
+    """Work on a batch; where the batch as a whole fails, on each item by itself, so that only the guilty one is lost."""
     try:
         return work(items)
     except Exception as error:

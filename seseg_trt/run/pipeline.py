@@ -10,12 +10,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Job = TypeVar("Job")
 
 _END = object()
 SECONDS_PER_LOOK = 0.2
+SECONDS_TO_END = 1.0
 
 
 @dataclasses.dataclass
@@ -100,101 +101,111 @@ class Stage(Generic[Job]):
     limit: float | None = None
 
 
+class HungError(Exception):
+    """Stages are over their limits, and threads can't be ended.
+
+    Attributes:
+        batches: the jobs that such stages have in hand, with the stages' names.
+    """
+
+    def __init__(self, batches: list[tuple[list[Any], str]]) -> None:
+        super().__init__(f"{batches[0][1]} takes longer than its limit")
+        self.batches = batches
+
+
 @dataclasses.dataclass
 class _Worker(Generic[Job]):
-    """A thread of a stage. ``since`` and ``batch`` say what it is at; ``first`` is what it is to do before it takes from its queue;
-    ``ended``: nothing more will come from there."""
+    """A thread of a stage; ``batch`` is what it works on, ``since`` when it began."""
 
     index: int
-    first: list[Job] = dataclasses.field(default_factory=list)
     batch: list[Job] = dataclasses.field(default_factory=list)
     since: float | None = None
-    ended: bool = False
-    given_up: bool = False
     thread: threading.Thread | None = None
 
 
 class Pipeline(Generic[Job]):
     """Runs jobs through stages.
 
-    A thread can't be ended from outside. One that is over its stage's limit is given up: another takes its place, and whatever it
-    does later is not looked at. Its batch is tried again job by job; a job that was alone is over.
-
     Args:
         source: yields the jobs; it is read in a thread of its own.
         stages: in order.
         is_over: tells whether a job needs no further stage; it then goes to the end at once.
-        again, too_slow: needed where a stage has a limit. ``again`` returns a copy of a job that was in a batch over its limit, to be tried alone; the old one still belongs to its thread.
-            ``too_slow`` returns a copy of one that was over its limit alone, such that it is over; it is told the stage's name.
     """
 
-    def __init__(
-        self,
-        source: Iterable[Job],
-        stages: list[Stage[Job]],
-        is_over: Callable[[Job], bool],
-        again: Callable[[Job], Job] | None = None,
-        too_slow: Callable[[Job, str], Job] | None = None,
-    ) -> None:
+    def __init__(self, source: Iterable[Job], stages: list[Stage[Job]], is_over: Callable[[Job], bool]) -> None:
         self._source = source
         self._stages = stages
         self._is_over = is_over
-        self._again = again
-        self._too_slow = too_slow
         self._queues: list[queue.Queue[object]] = [queue.Queue(stage.capacity * stage.workers + stage.batch) for stage in stages]
         self._finished: queue.Queue[object] = queue.Queue(64)
         self._queues.append(self._finished)
         self._running = [stage.workers for stage in stages]
-        self._workers: list[_Worker[Job]] = []
+        self._workers = [_Worker[Job](index) for index, stage in enumerate(stages) for _ in range(stage.workers)]
         self._lock = threading.Lock()
         self._failure: BaseException | None = None
+        self._looked = 0.0
         self._abandoned = threading.Event()
-        self._through = threading.Event()
-        self.given_up = 0
         self.reports = [StageReport(stage.name, stage.workers) for stage in stages]
 
     def __iter__(self) -> Generator[Job | None, None, None]:
         """Start, and yield each job when it is through, in no fixed order; None now and then while none is.
 
-        Raises what a stage or the source raised.
+        Raises:
+            HungError: a stage is over its limit. Its thread is left behind: the process should end soon.
+            Exception: what a stage or the source raised.
         """
-        others = [threading.Thread(target=self._read, name="seseg-source", daemon=True)]
-        if any(stage.limit for stage in self._stages):
-            others.append(threading.Thread(target=self._watch, name="seseg-watch", daemon=True))
-        with self._lock:
-            for index, stage in enumerate(self._stages):
-                for _ in range(stage.workers):
-                    self._hire(_Worker(index))
-        for thread in others:
-            thread.start()
+        reader = threading.Thread(target=self._read, name="seseg-source", daemon=True)
+        for worker in self._workers:
+            name = f"seseg-{self._stages[worker.index].name}"
+            worker.thread = threading.Thread(target=self._run, args=(worker,), name=name, daemon=True)
+            worker.thread.start()
+        reader.start()
         try:
             while (job := self._next()) is not _END:
                 yield job  # type: ignore[misc]
         finally:
             self._abandoned.set()
-            self._through.set()
             for waiting in self._queues:  # wakes stages that wait to hand something on
                 _drain(waiting)
-            for thread in others:
-                thread.join()
-            for worker in list(self._workers):
-                while worker.thread is not None and worker.thread.is_alive() and not self._is_stuck(worker):
-                    worker.thread.join(0.2)
+            if not isinstance(self._failure, HungError):
+                reader.join(None if self._failure is None else SECONDS_TO_END)  # after a failure it may wait for a task for ever
+                for worker in self._workers:
+                    while worker.thread is not None and worker.thread.is_alive() and not self._hangs(worker):
+                        worker.thread.join(SECONDS_PER_LOOK)
         if self._failure is not None:
             raise self._failure
 
-    def _hire(self, worker: _Worker[Job]) -> None:
-        name = f"seseg-{self._stages[worker.index].name}"
-        worker.thread = threading.Thread(target=self._run, args=(worker,), name=name, daemon=True)
-        self._workers.append(worker)
-        worker.thread.start()
+    def oldest(self) -> tuple[Job, str, float] | None:
+        """Return the job that a stage has worked on for the longest time, the stage's name and the seconds; None while all wait."""
+        with self._lock:
+            at_work = [worker for worker in self._workers if worker.since is not None and worker.batch]
+            if not at_work:
+                return None
+            worker = min(at_work, key=lambda worker: worker.since or 0.0)
+            return worker.batch[0], self._stages[worker.index].name, time.monotonic() - (worker.since or 0.0)
+
+    def _hangs(self, worker: _Worker[Job]) -> bool:
+        limit, since = self._stages[worker.index].limit, worker.since
+        return limit is not None and since is not None and time.monotonic() - since > limit * len(worker.batch)
 
     def _next(self) -> object:
         # A timeout, since a thread that waits without one does not see signals on every platform.
+        now = time.monotonic()
+        if (gap := now - self._looked) > SECONDS_PER_LOOK:
+            self._looked = now
+            with self._lock:
+                if gap > 5 * SECONDS_PER_LOOK:  # this whole process stood still: that is no stage's fault
+                    for worker in self._workers:
+                        worker.since = None if worker.since is None else min(now, worker.since + gap)
+                hanging = [(list(worker.batch), self._stages[worker.index].name) for worker in self._workers if self._hangs(worker)]
+            if hanging and self._failure is None:
+                self._failure = HungError(hanging)
+        if self._failure is not None and self._finished.empty():
+            return _END
         try:
             return self._finished.get(timeout=SECONDS_PER_LOOK)
         except queue.Empty:
-            return _END if self._failure is not None else None
+            return None
 
     def _put(self, target: queue.Queue[object], job: object) -> None:
         while not self._abandoned.is_set():
@@ -221,27 +232,25 @@ class Pipeline(Generic[Job]):
             self._put(self._queues[index], _END)
 
     def _run(self, worker: _Worker[Job]) -> None:
+        try:
+            self._work(worker)
+        except BaseException as error:
+            self._failure = self._failure or error
+
+    def _work(self, worker: _Worker[Job]) -> None:
         index = worker.index
         stage, report, source, target = self._stages[index], self.reports[index], self._queues[index], self._queues[index + 1]
-        while (worker.first or not worker.ended) and not self._abandoned.is_set():
+        ended = False
+        while not ended and not self._abandoned.is_set():
             start = time.perf_counter()
-            if worker.first:
-                batch = [worker.first.pop()]
-            else:
-                batch, worker.ended = self._take_batch(source, stage.batch)
+            batch, ended = self._take_batch(source, stage.batch)
             waited = time.perf_counter()
             held_up = 0.0
             if batch:
                 with self._lock:
                     worker.batch, worker.since = batch, time.monotonic()
-                try:
-                    held_up = stage.work(batch) or 0.0
-                except BaseException as error:
-                    self._failure = self._failure or error
-                    break
+                held_up = stage.work(batch) or 0.0
                 with self._lock:
-                    if worker.given_up:
-                        return
                     worker.batch, worker.since = [], None
             worked = time.perf_counter()
             for job in batch:
@@ -259,34 +268,6 @@ class Pipeline(Generic[Job]):
             last = self._running[index] == 0
         if last:
             self._end(index + 1)
-
-    def _is_stuck(self, worker: _Worker[Job]) -> bool:
-        limit = self._stages[worker.index].limit
-        since = worker.since
-        return worker.given_up or (limit is not None and since is not None and time.monotonic() - since > limit * len(worker.batch))
-
-    def _watch(self) -> None:
-        """Give up threads that are over their stage's limit, and put others in their places."""
-        limits = [stage.limit for stage in self._stages if stage.limit]
-        while not self._through.wait(min(1.0, min(limits) / 4)):
-            for worker in list(self._workers):
-                with self._lock:
-                    if not self._is_stuck(worker) or worker.given_up:
-                        continue
-                    worker.given_up = True
-                    self._workers.remove(worker)
-                    self.given_up += 1
-                    successor = _Worker[Job](worker.index, first=worker.first, ended=worker.ended)
-                    slow = None
-                    assert self._again is not None and self._too_slow is not None
-                    if len(worker.batch) > 1:
-                        successor.first = [self._again(job) for job in reversed(worker.batch)]
-                    else:
-                        slow = self._too_slow(worker.batch[0], self._stages[worker.index].name)
-                        self.reports[worker.index].jobs += 1
-                    self._hire(successor)
-                if slow is not None:
-                    self._put(self._finished, slow)
 
     def _take_batch(self, source: queue.Queue[object], limit: int) -> tuple[list[Job], bool]:
         batch: list[Job] = []

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from seseg_trt.plan_identity import Runtime
+from seseg_trt.models.plan_identity import Runtime
 
 
 def _refuse(reason: str) -> None:
@@ -19,7 +19,7 @@ def _refuse(reason: str) -> None:
 @pytest.fixture
 def gpu() -> None:
     """A GPU that this package can use."""
-    from seseg_trt import cuda
+    from seseg_trt.cuda import device as cuda
     from seseg_trt.errors import DeviceError
 
     try:

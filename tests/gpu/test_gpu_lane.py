@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seseg_trt import MaskOptions, RunOptions, Segmenter, cuda, segment_files
-from seseg_trt.artifact import load_artifact
+from seseg_trt import MaskOptions, RunOptions, Segmenter, segment_files
 from seseg_trt.backends.openvino import OpenVINOBackend
 from seseg_trt.backends.tensorrt import TensorRTBackend
 from seseg_trt.backends.tensorrt_build import build_plan
 from seseg_trt.codecs import pillow
+from seseg_trt.cuda import device as cuda
 from seseg_trt.errors import BadImage
 from seseg_trt.lanes.base import Frame, Source
 from seseg_trt.lanes.cpu import CPULane
 from seseg_trt.lanes.gpu import GPULane, open_gpu_lane
-from seseg_trt.options import DecodeOptions, Decoder, EncodeOptions
-from seseg_trt.plan_identity import BuildOptions, Runtime
+from seseg_trt.models.artifact import load_artifact
+from seseg_trt.models.plan_identity import BuildOptions, Runtime
+from seseg_trt.options import DecodeOptions, Decoder, EncodeOptions, LaneOptions
 
 from ..conftest import KERAS224
 from ..corpus import make_corpus, make_images, saved, scene
@@ -92,10 +93,10 @@ def test_certificate_against_the_cpu_lane(
 ) -> None:
     need_runtime("tensorrt")
     masks, encoding, some = MaskOptions(("mask",), threshold=50), EncodeOptions(), sources()
-    reference = CPULane(OpenVINOBackend(load_artifact(DEMO)), masks, PILLOW, encoding)
+    reference = CPULane(OpenVINOBackend(load_artifact(DEMO)), LaneOptions(masks, PILLOW, encoding))
     expected = masks_of(reference, some)
     for decoding, least in ((PILLOW, 0.9999 if graph == DEMO else 0.999), (DALI, 0.98)):
-        lane = open_gpu_lane(open_plan(graph, tmp_path), masks, decoding, encoding)
+        lane = open_gpu_lane(open_plan(graph, tmp_path), LaneOptions(masks, decoding, encoding))
         found = masks_of(lane, some)
         lane.close()
         pairs = [(one > 0, other > 0) for one, other in zip(expected, found, strict=True)]
@@ -107,7 +108,7 @@ def test_certificate_against_the_cpu_lane(
 
 
 def test_decoder_drift(backend: TensorRTBackend, record_property: Record) -> None:
-    lane = open_gpu_lane(backend, MaskOptions(), DALI, EncodeOptions())
+    lane = open_gpu_lane(backend, LaneOptions(decoding=DALI))
     worst, shares = 0, []
     for source, frame in zip(sources(), decoded(lane, sources()), strict=True):
         expected = np.asarray(pillow.decode(source.data, PILLOW).image)
@@ -126,12 +127,12 @@ def test_decoder_drift(backend: TensorRTBackend, record_property: Record) -> Non
 @pytest.mark.parametrize("color", [(127, 127, 127), "random"])
 def test_given_the_same_map_and_pixels_no_byte_differs(backend: TensorRTBackend, threshold: int | None, color: object) -> None:
     masks = MaskOptions(("se", "nse", "mask"), color, threshold, seed=3)  # type: ignore[arg-type]
-    lane, encoding = open_gpu_lane(backend, masks, DALI, EncodeOptions()), EncodeOptions()
-    reference = CPULane(OpenVINOBackend(load_artifact(DEMO)), masks, PILLOW, encoding)
+    lane, encoding = open_gpu_lane(backend, LaneOptions(masks, DALI)), EncodeOptions()
+    reference = CPULane(OpenVINOBackend(load_artifact(DEMO)), LaneOptions(masks, PILLOW, encoding))
     frames, size = decoded(lane, sources()), lane.input_size
     lane.infer(frames)
     twins = [
-        Frame(f.identity, f.width, f.height, "", Image.fromarray(image_of(f)), None, on_host(f.image.confidence, (size, size)))
+        Frame(f.identity, f.width, f.height, "", Image.fromarray(image_of(f)), None, on_host(f.confidence.address, (size, size)))
         for f in frames
     ]
     lane.composite(frames)
@@ -140,13 +141,13 @@ def test_given_the_same_map_and_pixels_no_byte_differs(backend: TensorRTBackend,
 
 
 def test_the_networks_input_is_the_contracts(backend: TensorRTBackend) -> None:
-    lane = open_gpu_lane(backend, MaskOptions(("mask",)), PILLOW, EncodeOptions())
+    lane = open_gpu_lane(backend, LaneOptions(MaskOptions(("mask",)), PILLOW))
     with Segmenter(backend=backend) as segmenter:
         frames = decoded(lane, sources())
         lane.infer(frames)
         expected = segmenter.confidence([np.asarray(pillow.decode(s.data, PILLOW).image) for s in sources()])
         for frame, confidence in zip(frames, expected, strict=True):
-            found = on_host(frame.image.confidence, confidence.shape)
+            found = on_host(frame.confidence.address, confidence.shape)
             assert np.abs(found.astype(np.int16) - confidence).max() <= 1  # another batch size may take other kernels
 
 
@@ -165,7 +166,7 @@ def test_the_corpus_is_quarantined_as_on_the_cpu(backend: TensorRTBackend, tmp_p
 
 
 def test_a_damaged_image_costs_no_neighbour(backend: TensorRTBackend) -> None:
-    lane = open_gpu_lane(backend, MaskOptions(), DALI, EncodeOptions())
+    lane = open_gpu_lane(backend, LaneOptions(decoding=DALI))
     images = make_images()
     names = ["good.jpg", "damaged.png", "rgba.png", "truncated_jpg.jpg", "exif6.jpg", "animated_gif.gif"] * 3
     found = lane.decode([Source(name.encode(), images[name][0]) for name in names])
@@ -179,8 +180,8 @@ def test_a_damaged_image_costs_no_neighbour(backend: TensorRTBackend) -> None:
 @pytest.mark.parametrize("subsampling", ["444", "422", "420"])
 def test_nvjpeg_files(backend: TensorRTBackend, subsampling: str) -> None:
     encoding = EncodeOptions("jpg", 90, subsampling)  # type: ignore[arg-type]
-    lane = open_gpu_lane(backend, MaskOptions(("se",), threshold=50), DALI, encoding)
-    exact = open_gpu_lane(backend, MaskOptions(("se",), threshold=50), DALI, EncodeOptions())
+    lane = open_gpu_lane(backend, LaneOptions(MaskOptions(("se",), threshold=50), DALI, encoding))
+    exact = open_gpu_lane(backend, LaneOptions(MaskOptions(("se",), threshold=50), DALI))
     exif = Image.Exif()
     exif[274], exif[270] = 6, "a secret"
     smooth = Image.fromarray(scene(640, 480)).resize((319, 241), Image.Resampling.BOX)

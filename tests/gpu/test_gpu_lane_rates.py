@@ -21,14 +21,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seseg_trt import MaskOptions, cuda
+from seseg_trt import MaskOptions
 from seseg_trt.backends.tensorrt import TensorRTBackend
 from seseg_trt.backends.tensorrt_build import build_plan
+from seseg_trt.cuda import device as cuda
 from seseg_trt.errors import BadImage
 from seseg_trt.lanes.base import Frame, Source
 from seseg_trt.lanes.gpu import GPULane, open_gpu_lane
-from seseg_trt.options import DecodeOptions, EncodeOptions
-from seseg_trt.plan_identity import BuildOptions, Runtime
+from seseg_trt.models.plan_identity import BuildOptions, Runtime
+from seseg_trt.options import DecodeOptions, EncodeOptions, LaneOptions
 from seseg_trt.run.pipeline import Pipeline, Stage
 
 from ..seseg_trt.backends.test_tensorrt_build import DEMO, to_fp16
@@ -157,7 +158,7 @@ def memory_in_use() -> int:
 def open_lane(backend: TensorRTBackend, goal: str) -> GPULane:
     outputs, image_format, threshold = GOALS[goal]
     masks = MaskOptions(outputs, threshold=threshold)  # type: ignore[arg-type]
-    return open_gpu_lane(backend, masks, DecodeOptions(decoder="dali"), EncodeOptions(image_format))  # type: ignore[arg-type]
+    return open_gpu_lane(backend, LaneOptions(masks, DecodeOptions(decoder="dali"), EncodeOptions(image_format)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("goal", list(GOALS))

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seseg_trt import cuda
+from seseg_trt.cuda import device as cuda
 from seseg_trt.masks import kernel_binary, reference
-from seseg_trt.masks.kernels import DeviceImage, DeviceSource, Kernels, Workspace, plan_composite
+from seseg_trt.masks.kernels import Kernels, Workspace
+from seseg_trt.masks.launches import plan_composite, plan_sample
+from seseg_trt.masks.records import DeviceImage, DeviceSource
 from seseg_trt.options import OutputKind
 
 from ..seseg_trt.masks.kernel_host import Case, expected, make_case, sizes
@@ -76,9 +78,9 @@ class OnDevice:
 
 def differing(device: cuda.Device, kernels: Kernels, cases: list[Case], threshold: int | None, color: Any, size: int = 256) -> int:
     """Return how many bytes the GPU makes otherwise than Pillow, padding included."""
-    stream, workspace = device.stream(), kernels.workspace()
+    stream, workspace = device.stream(), Workspace(device)
     there = OnDevice(device, stream, cases)
-    kernels.composite(there.images, size, threshold, color, workspace, stream)
+    kernels.run(plan_composite(there.images, size, threshold, color), workspace, stream)
     there.fetch()
     workspace.close()
     stream.close()
@@ -127,7 +129,7 @@ def test_nvrtc_makes_the_same_kernels(device: cuda.Device, monkeypatch: pytest.M
 
 def test_sampling_equals_pillow(device: cuda.Device, kernels: Kernels) -> None:
     rng = np.random.default_rng(5)
-    stream, workspace = device.stream(), kernels.workspace()
+    stream, workspace = device.stream(), Workspace(device)
     shapes = [(1, 1), (933, 700), (255, 257), (8000, 2), (2, 5000), (4032, 3024), *sizes()[::15]]
     for size in (256, 100):
         images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for w, h in shapes]
@@ -136,7 +138,7 @@ def test_sampling_equals_pillow(device: cuda.Device, kernels: Kernels) -> None:
             stream.copy_in(buffer.address, image)
         out = device.allocate(len(images) * size * size * 3)
         sources = [DeviceSource(w, h, buffer.address) for (w, h), buffer in zip(shapes, buffers, strict=True)]
-        kernels.sample(sources, size, out.address, workspace, stream)
+        kernels.run(plan_sample(sources, size, out.address), workspace, stream)
         found = np.empty((len(images), size, size, 3), np.uint8)
         stream.copy_out(found, out.address)
         stream.synchronize()

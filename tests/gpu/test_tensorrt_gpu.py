@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seseg_trt.artifact import load_artifact
 from seseg_trt.backends.tensorrt import TensorRTBackend
 from seseg_trt.backends.tensorrt_build import build_plan
-from seseg_trt.plan_identity import BuildOptions, Runtime
+from seseg_trt.models.artifact import load_artifact
+from seseg_trt.models.plan_identity import BuildOptions, Runtime
 
 from ..seseg_trt.backends.test_tensorrt_build import DEMO, to_fp16
 
@@ -29,7 +29,7 @@ def runtime(request: pytest.FixtureRequest, need_runtime: Callable[[Runtime], No
 
 
 def options_for(runtime: Runtime) -> BuildOptions:
-    from seseg_trt import cuda
+    from seseg_trt.cuda import device as cuda
 
     targets = (cuda.open_device(0).gpu.sm,) if runtime == "rtx" else ()
     return BuildOptions(runtime=runtime, targets=targets, profiles=PROFILES)
@@ -95,8 +95,8 @@ def test_graphs_change_no_byte(backend: TensorRTBackend, tmp_path: Path, count: 
 
 
 def test_device_arrays_give_what_host_arrays_give(backend: TensorRTBackend) -> None:
-    from seseg_trt import cuda
-    from seseg_trt.cuda_array import DevicePool
+    from seseg_trt.cuda import device as cuda
+    from seseg_trt.cuda.array import DevicePool
 
     device = cuda.open_device(0)
     stream, pool, batch = device.stream(), DevicePool(device), images(21)
@@ -141,7 +141,7 @@ def test_threads_share_a_backend(backend: TensorRTBackend) -> None:
 
 
 def test_more_than_the_memory_holds_is_run_in_halves(backend: TensorRTBackend, caplog: pytest.LogCaptureFixture) -> None:
-    from seseg_trt import cuda
+    from seseg_trt.cuda import device as cuda
 
     device, batch = cuda.open_device(0), images(16)
     expected = backend.infer(batch[:1])
@@ -165,7 +165,7 @@ def test_more_than_the_memory_holds_is_run_in_halves(backend: TensorRTBackend, c
 
 
 def test_memory_streams_events_and_graphs(gpu: None) -> None:
-    from seseg_trt import cuda
+    from seseg_trt.cuda import device as cuda
 
     device = cuda.open_device(0)
     first, second, buffer = device.stream(), device.stream(), device.allocate(1 << 20)

@@ -327,9 +327,9 @@ def make_tools() -> types.ModuleType:
 
 def install(monkeypatch: Any, gpu: Gpu, *, capability: tuple[int, int] = (9, 0)) -> None:
     """Put the fake in the place of driver, pycuda and cuda-bindings."""
-    from seseg_trt import cuda
-    from seseg_trt.driver import DriverReport
-    from seseg_trt.driver import Gpu as GpuInfo
+    from seseg_trt.cuda import device as cuda
+    from seseg_trt.cuda.driver import DriverReport
+    from seseg_trt.cuda.driver import Gpu as GpuInfo
 
     pycuda = types.ModuleType("pycuda")
     pycuda.__dict__.update(driver=make_pycuda(gpu), tools=make_tools(), __path__=[])

@@ -11,7 +11,7 @@ import pytest
 from engine.scenes import draw_scene
 from engine.train import DEMO_TRAIN_SEED, DEMO_VALIDATION_SEED
 from seseg_trt import Segmenter
-from seseg_trt.cache import demo_path
+from seseg_trt.models.cache import demo_path
 
 HELD_OUT_SEED = 9000
 

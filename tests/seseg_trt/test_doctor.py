@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from seseg_trt import cache, doctor, native
+from seseg_trt import doctor, native
 from seseg_trt.doctor import Chain, Check
+from seseg_trt.models import cache
 
 
 def test_the_cpu_lane_runs_here() -> None:

@@ -13,21 +13,24 @@ from typing import Any
 
 import pytest
 
-from seseg_trt import FakeBackend, MaskOptions, RunOptions, StoppedError, Summary, UsageError, Watch, native, segment_files
+from seseg_trt import FakeBackend, MaskOptions, RunObserver, RunOptions, StoppedError, Summary, UsageError, native, segment_files
 from seseg_trt.codecs import pillow
 from seseg_trt.files import retry_files
+from seseg_trt.journal.journal import Journal
 from seseg_trt.lanes.cpu import CPULane
 from seseg_trt.options import DecodeOptions, EncodeOptions
-from seseg_trt.run import output, sources, stream
-from seseg_trt.run.journal import Journal
+from seseg_trt.outputs import folder as output
+from seseg_trt.run import work
+from seseg_trt.storage import local
+from seseg_trt.storage.local import LocalStorage
 from tests.corpus import make_corpus
-from tests.runs import counts, make_inputs, picture, records, tree
+from tests.runs import counts, make_inputs, picture, records, states, tree
 
 ALL = MaskOptions(("se", "nse", "mask"), threshold=50)
 
 
 def run(inputs: Path, target: Path, masks: MaskOptions = ALL, **options: Any) -> Summary:
-    arguments = {name: options.pop(name) for name in ("watch", "decoding", "encoding") if name in options}
+    arguments = {name: options.pop(name) for name in ("observer", "decoding", "encoding") if name in options}
     summary = segment_files([inputs], target, masks=masks, options=RunOptions(**options), backend=FakeBackend(16), **arguments)
     assert summary.inputs == summary.done + summary.skipped + summary.quarantined + summary.left
     return summary
@@ -67,11 +70,11 @@ def test_what_was_quarantined_for_its_bytes_waits_until_they_change(tmp_path: Pa
     bad.write_bytes(b"")
     assert counts(run(tmp_path / "in", tmp_path / "out")) == (0, 0, 1, 0)
     with Journal_(tmp_path / "out") as journal:
-        assert journal.get(b"a.png").attempt == 1  # type: ignore[union-attr]
+        assert journal.get([b"a.png"])[b"a.png"].attempt == 1
     run(tmp_path / "in", tmp_path / "out")
     run(tmp_path / "in", tmp_path / "out", retry=True)
     with Journal_(tmp_path / "out") as journal:
-        assert journal.get(b"a.png").attempt == 2  # type: ignore[union-attr]
+        assert journal.get([b"a.png"])[b"a.png"].attempt == 2
     bad.write_bytes(picture())
     assert counts(run(tmp_path / "in", tmp_path / "out")) == (1, 0, 0, 0)
     assert records(tmp_path / "out") == {}
@@ -176,7 +179,7 @@ def test_a_fault_of_a_stage_costs_one_image_and_the_next_run_mends_it(
         "infer": (CPULane, "infer"),
         "composite": (CPULane, "composite"),
         "encode": (CPULane, "_encode"),
-        "read": (sources, "_check_size"),
+        "read": (LocalStorage, "read"),
         "write": (output.OutputFolder, "write"),
     }[stage]
     real = getattr(place, name)
@@ -233,7 +236,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
     with Journal_(tmp_path / "out") as journal:
         for row in journal.rows("done"):
             assert all((tmp_path / "out" / name).is_file() for name in row.outputs)
-        assert journal.counts().get("done", 0) == summary.done
+        assert states(journal).get("done", 0) == summary.done
     run(inputs, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
 
@@ -241,14 +244,14 @@ def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(
 def test_an_output_folder_that_disappears_in_the_middle_is_one_clear_error(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "ROWS_PER_COMMIT", 4)
+    monkeypatch.setattr(work, "OUTCOMES_PER_COMMIT", 4)
 
     def committed(row: Any) -> None:
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
     state = str(tmp_path / "state")
     make_inputs(inputs, 300)
-    summary = run(inputs, tmp_path / "out", watch=Watch(committed=committed), state_dir=state)
+    summary = run(inputs, tmp_path / "out", observer=RunObserver(committed=committed), state_dir=state)
     assert summary.exit_code == 5 and str(tmp_path / "out") in str(summary.stopped)
     run(inputs, tmp_path / "out", state_dir=state)
     run(inputs, tmp_path / "undisturbed")
@@ -271,52 +274,16 @@ def test_too_many_failures_stop_the_run(tmp_path: Path, limit: float) -> None:
     assert run(inputs, tmp_path / "out2", max_failures=6).exit_code == 2
 
 
-def test_an_image_that_hangs_is_quarantined_and_the_rest_is_done(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, release = pillow.decode, threading.Event()
-    slow = picture(555)
-
-    def decode(data: bytes, options: DecodeOptions) -> Any:
-        if data == slow:
-            release.wait()
-        return real(data, options)
-
-    monkeypatch.setattr(pillow, "decode", decode)
-    (inputs / "slow.png").write_bytes(slow)
-    summary = run(inputs, tmp_path / "out", timeout=0.5)
-    release.set()
-    assert counts(summary) == (12, 0, 1, 0) and records(tmp_path / "out") == {"slow.png": "timeout"}
-    monkeypatch.undo()
-    assert counts(run(inputs, tmp_path / "out")) == (1, 12, 0, 0)
-
-
 def test_a_stop_finishes_what_is_in_flight_and_the_next_run_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "ROWS_PER_COMMIT", 4)
+    monkeypatch.setattr(work, "OUTCOMES_PER_COMMIT", 4)
     inputs = make_inputs(tmp_path / "in", 200)
     stops: list[Any] = []
-    summary = run(inputs, tmp_path / "out", watch=Watch(started=stops.append, committed=lambda row: stops[0]()))
+    summary = run(inputs, tmp_path / "out", observer=RunObserver(started=stops.append, committed=lambda row: stops[0]()))
     assert summary.left > 0 and summary.done > 0 and summary.exit_code == 5
     assert len(tree(tmp_path / "out")) == 3 * summary.done
     run(inputs, tmp_path / "out")
     run(inputs, tmp_path / "undisturbed")
     assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
-
-
-def test_two_runs_at_once_share_the_work(tmp_path: Path) -> None:
-    inputs = make_inputs(tmp_path / "in", 300, bad_every=10)
-    summaries: list[Summary] = []
-    threads = [threading.Thread(target=lambda: summaries.append(run(inputs, tmp_path / "out"))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(summaries) == 2
-    with Journal_(tmp_path / "out") as journal:
-        assert journal.counts() == {"done": 270, "quarantined": 30}
-        assert {row.attempt for row in journal.rows()} == {1}
-    assert sum(summary.done for summary in summaries) == 270
-    run(inputs, tmp_path / "undisturbed")
-    assert tree(tmp_path / "out") == tree(tmp_path / "undisturbed")
-    assert os.listdir(tmp_path / "out" / ".seseg" / "runs") == []
 
 
 def test_a_run_with_other_options_beside_a_living_one_is_refused(inputs: Path, tmp_path: Path) -> None:
@@ -327,7 +294,7 @@ def test_a_run_with_other_options_beside_a_living_one_is_refused(inputs: Path, t
             run(inputs, tmp_path / "out", dataclasses.replace(ALL, threshold=10))
         refused.append(caught.value)
 
-    assert counts(run(inputs, tmp_path / "out", watch=Watch(planned=planned))) == (12, 0, 0, 0)
+    assert counts(run(inputs, tmp_path / "out", observer=RunObserver(planned=planned))) == (12, 0, 0, 0)
     assert refused
 
 
@@ -342,21 +309,22 @@ def test_shards_together_do_everything_once(tmp_path: Path) -> None:
 def test_a_file_that_changes_while_it_is_read_is_quarantined_and_tried_again(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.fstat
-    calls = iter(range(10**6))
+    (inputs / "x.png").write_bytes(picture(77))
+    real, cut = os.fstat, []
 
     def fstat(descriptor: int) -> Any:
-        if next(calls) == 9:
-            os.truncate(descriptor_path(descriptor), 5)
-        return real(descriptor)
+        found = real(descriptor)
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if path.endswith("x.png") and not cut:
+            cut.append(os.truncate(descriptor_path := path, 5) or descriptor_path)
+        return found
 
-    def descriptor_path(descriptor: int) -> str:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
-
-    monkeypatch.setattr(sources.os, "fstat", fstat)
-    summary = run(inputs, tmp_path / "out")
+    monkeypatch.setattr(local.os, "fstat", fstat)
+    assert counts(run(inputs, tmp_path / "out")) == (12, 0, 1, 0)
+    assert cut and records(tmp_path / "out") == {"x.png": "changed"}
     monkeypatch.undo()
-    assert summary.quarantined == 1 and set(records(tmp_path / "out").values()) <= {"changed", "not_an_image", "truncated"}
+    (inputs / "x.png").write_bytes(picture(77))
+    assert counts(run(inputs, tmp_path / "out")) == (1, 12, 0, 0)
 
 
 def test_an_unreadable_file_is_quarantined_with_the_systems_words(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +335,7 @@ def test_an_unreadable_file_is_quarantined_with_the_systems_words(inputs: Path, 
             raise PermissionError(errno.EACCES, "Permission denied")
         return real(path, *arguments, **named)
 
-    monkeypatch.setattr(sources.os, "open", refuse)
+    monkeypatch.setattr(local.os, "open", refuse)
     assert counts(run(inputs, tmp_path / "out")) == (11, 0, 1, 0)
     assert records(tmp_path / "out") == {"image00000.png": "unreadable"}
 

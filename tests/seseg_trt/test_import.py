@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import seseg_trt
 
@@ -21,6 +23,9 @@ HEAVY = (
     "nvidia",
     "torch",
     "cuda",
+    "pyarrow",
+    "fsspec",
+    "s3fs",
 )
 
 
@@ -35,8 +40,22 @@ def test_importing_the_package_loads_no_heavy_library() -> None:
 
 
 def test_the_help_loads_no_heavy_library() -> None:
-    loaded = _loaded_by("from seseg_trt.cli import group, run\nassert run(group, ['--help']) == 0")
+    loaded = _loaded_by("from seseg_trt.cli.main import group, run\nassert run(group, ['--help']) == 0")
     assert not loaded & {*HEAVY, "numpy"}
+
+
+def test_the_library_writes_nothing_to_standard_error_by_itself() -> None:
+    script = "import logging, seseg_trt.backends.select as s; s.log.warning('said'); logging.basicConfig(); s.log.warning('asked for')"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stderr == "WARNING:seseg_trt.backends.select:asked for\n" and result.stdout == ""
+
+
+def test_the_library_has_no_word_for_a_terminal() -> None:
+    package = Path(seseg_trt.__file__).parent
+    words = re.compile(r"sys\.std(out|err)|\bprint\(|click\.|tqdm|warnings\.warn|\bstd::c(out|err)|printf\(")
+    sources = [path for kind in ("py", "cpp", "h", "cu") for path in package.rglob(f"*.{kind}") if path.parent.name != "cli"]
+    assert len(sources) > 80
+    assert not [path for path in sources if words.search(path.read_text(encoding="utf-8"))]
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -53,7 +72,7 @@ def test_the_public_names_are_these() -> None:
             "DecodeOptions",
             "EncodeOptions",
             "RunOptions",
-            "Watch",
+            "RunObserver",
             "Summary",
             "Backend",
             "FakeBackend",

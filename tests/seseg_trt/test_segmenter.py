@@ -1,4 +1,4 @@
-"""The public API on arrays, held against what the original program wrote."""
+"""Test the public API for arrays against the original program's outputs."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_no_images_give_no_masks() -> None:
 
 def test_composite_covers_what_it_says() -> None:
     image = np.zeros((16, 16, 3), np.uint8)
-    image[:, 8:] = 255  # the fake network's confidence is the image's brightness
+    image[:, 8:] = 255  # the fake backend's confidence is the image's brightness
     made = Segmenter(backend=FakeBackend(16)).composite([image], MaskOptions(("se", "nse", "mask"), (1, 2, 3), 50))[0]
     assert np.array_equal(made["mask"][0], [0] * 8 + [255] * 8)
     assert np.array_equal(made["nse"][0, 15], [1, 2, 3]) and np.array_equal(made["nse"][0, 0], [0, 0, 0])

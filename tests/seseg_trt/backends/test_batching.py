@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seseg_trt.backends.batching import BatchLimit, GraphCache, choose_profile, split_batch
@@ -48,6 +48,7 @@ def test_what_can_not_be_cut_names_the_rebuild() -> None:
         split_batch(8, ((8, 8, 8),), 4)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 300),
     st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=3),
@@ -83,7 +84,7 @@ class Recording:
 
 
 def test_a_recording_is_made_at_the_second_run_and_kept() -> None:
-    cache: GraphCache[Recording] = GraphCache()
+    cache = GraphCache()
     made: list[Recording] = []
 
     def record() -> Recording:
@@ -98,7 +99,7 @@ def test_a_recording_is_made_at_the_second_run_and_kept() -> None:
 
 
 def test_the_least_used_recording_is_closed_when_there_are_too_many() -> None:
-    cache: GraphCache[Recording] = GraphCache(capacity=2)
+    cache = GraphCache(capacity=2)
     kept, old = (cache.get(k, Recording) or cache.get(k, Recording) for k in ("kept", "old"))
     assert kept is not None and old is not None
     cache.get("kept", Recording)
@@ -110,7 +111,7 @@ def test_the_least_used_recording_is_closed_when_there_are_too_many() -> None:
 
 
 def test_a_recording_that_fails_is_tried_again() -> None:
-    cache: GraphCache[Recording] = GraphCache()
+    cache = GraphCache()
 
     def fail() -> Recording:
         raise DeviceError("can't capture")
@@ -119,3 +120,17 @@ def test_a_recording_that_fails_is_tried_again() -> None:
     with pytest.raises(DeviceError):
         cache.get("a", fail)
     assert isinstance(cache.get("a", Recording), Recording)
+
+
+@pytest.mark.parametrize(
+    ("count", "profiles", "limit"),
+    [
+        (2, ((1, 1, 1), (3, 3, 3)), 3),
+        (8, ((3, 3, 3), (7, 7, 7), (5, 5, 5)), 7),
+        (9, ((4, 4, 4), (3, 3, 3)), 4),
+        (6, ((2, 2, 2), (5, 5, 5)), 5),
+    ],
+)
+def test_a_split_that_exists_is_found(count: int, profiles: tuple[tuple[int, int, int], ...], limit: int) -> None:
+    split = split_batch(count, profiles, limit)
+    assert sum(split) == count and all(choose_profile(profiles, size) is not None and size <= limit for size in split)

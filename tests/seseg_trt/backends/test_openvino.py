@@ -1,4 +1,4 @@
-"""OpenVINO, planned for one caller and for several: the same maps, bit for bit."""
+"""Test that OpenVINO gives bit-identical maps when optimised for latency and for throughput."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seseg_trt.artifact import load_artifact
 from seseg_trt.backends import openvino
 from seseg_trt.backends.openvino import OpenVINOBackend
 from seseg_trt.errors import DeviceError
+from seseg_trt.models.artifact import load_artifact
 from tests.conftest import DATA
 
 FIXTURE = DATA / "fixture.onnx"
@@ -31,7 +31,7 @@ def test_several_callers_at_once_get_the_maps_that_one_gets(images: np.ndarray) 
     assert alone.concurrency == 1 <= together.concurrency
     expected = alone.infer(images)
     assert expected.std() > 1
-    with ThreadPoolExecutor(together.concurrency + 2) as pool:  # more callers than requests: some wait for their turn
+    with ThreadPoolExecutor(together.concurrency + 2) as pool:  # more callers than requests, so some must wait
         maps = list(pool.map(lambda image: together.infer(image[np.newaxis])[0], images))
     assert (np.stack(maps) == expected).all()
 
@@ -44,7 +44,7 @@ def test_floats_and_maps_are_of_one_run(images: np.ndarray) -> None:
 
 
 def test_the_first_use_of_openvino_is_one_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads that met in the bindings' own set-up would wait for each other for ever."""
+    """Two threads in the initialisation of the bindings would deadlock."""
     alone: list[bool] = []
     check = OpenVINOBackend._check_copies
 
@@ -74,7 +74,7 @@ def test_copies_that_disagree_are_never_used(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.ort
 def test_eight_bits_are_the_same_in_every_copy(tmp_path: Path, images: np.ndarray) -> None:
-    """OpenVINO's own streams share rearranged weights, and those of an 8-bit graph came out wrong in every second start."""
+    """OpenVINO's streams share reordered weights, and those of an 8-bit graph were wrong in every second start."""
     from tests.seseg_trt.backends.test_tensorrt_build import to_int8
 
     artifact = load_artifact(to_int8(FIXTURE, tmp_path / "int8.onnx", 256))

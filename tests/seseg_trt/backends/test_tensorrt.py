@@ -1,4 +1,4 @@
-"""The backend's own logic, on a lazy fake of the GPU: order, memory, graphs, tails, running out of memory."""
+"""Test the TensorRT backend on a fake GPU that runs work lazily: order, memory, graphs, last batches, running out of memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seseg_trt import cuda
 from seseg_trt.backends import tensorrt_api, tensorrt_stream
 from seseg_trt.backends.base import Backend, FakeBackend
 from seseg_trt.backends.tensorrt import TensorRTBackend, available
-from seseg_trt.cuda_array import DeviceArray, DevicePool
-from seseg_trt.errors import DeviceError, ModelError, UsageError
-from seseg_trt.plan_file import write_plan
-from seseg_trt.plan_identity import BuildOptions, PlanIdentity
+from seseg_trt.cuda import device as cuda
+from seseg_trt.cuda.array import DeviceArray, DevicePool
+from seseg_trt.errors import DeviceError, ModelError, UsageError, install_hint
+from seseg_trt.models.plan_file import write_plan
+from seseg_trt.models.plan_identity import BuildOptions, PlanIdentity
 
 from ..fake_gpu import LEGACY, Gpu, install
 from ..fake_tensorrt import PLAN, SCRATCH_PER_IMAGE, make_tensorrt
@@ -191,7 +191,7 @@ def test_memory_of_results_returns_in_the_streams_order(open_backend: Callable[.
 
 
 def test_a_host_array_is_no_device_array(open_backend: Callable[..., TensorRTBackend]) -> None:
-    with pytest.raises(UsageError, match=r"no array on a GPU|not on cuda"):
+    with pytest.raises(UsageError, match=r"not an array on a GPU|not on cuda"):
         open_backend().infer_device(photographs(1))
 
 
@@ -284,7 +284,7 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(
     open_backend: Callable[..., TensorRTBackend], gpu: Gpu, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend, images = open_backend(streams=1), photographs(12)
-    # Room for two images, not for three: 6, then 3, then 1.
+    # Memory for two images, not for three: it tries 6, then 3, then 1.
     gpu.free_memory = 2 * (IMAGE + IMAGE // 3 + SCRATCH_PER_IMAGE) + 500
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(backend.infer(images), expected(images))
@@ -360,7 +360,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, gpu: Gpu) -> 
     install(monkeypatch, gpu)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_bindings", None)
-    assert available("tensorrt") == "TensorRT is not installed (pip install 'seseg_trt[gpu]')"
+    assert available("tensorrt") == f"TensorRT is not installed ({install_hint('gpu')})"
     monkeypatch.setitem(sys.modules, "tensorrt", make_tensorrt(gpu, SIZE, version="10.9.0.34"))
     assert "10.9.0.34 is too old" in str(available("tensorrt"))
     monkeypatch.setitem(sys.modules, "tensorrt", make_tensorrt(gpu, SIZE))

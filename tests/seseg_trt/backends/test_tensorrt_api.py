@@ -1,6 +1,6 @@
-"""Every name of TensorRT, pycuda and cuda-bindings that the code uses exists in every release that it is meant for.
+"""Check that every name of TensorRT, pycuda and cuda-bindings that the code uses exists in every supported release.
 
-The names are read from the source; those of the releases were recorded (``tests/record_tensorrt_api.py``).
+The names used are read from the source. The releases' names were recorded by ``tests/record_tensorrt_api.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import sys
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -20,6 +20,7 @@ import seseg_trt
 from seseg_trt.backends import tensorrt_api
 from seseg_trt.backends.tensorrt_api import FLAVOURS, load, logger, progress_monitor
 from seseg_trt.errors import DeviceError
+from seseg_trt.models.plan_identity import HardwareCompatibility, TilingLevel
 
 from ... import conftest
 from ..fake_gpu import Gpu, make_bindings, make_pycuda
@@ -44,7 +45,7 @@ CLASS_OF = {
     "_engine": "ICudaEngine",
     "context": "IExecutionContext",
 }
-"""The class of what lies in a variable or attribute of this name, wherever the sources have one."""
+"""The TensorRT class of each variable or attribute name in the sources."""
 
 RTX_ALONE = {
     ("IBuilderConfig", "num_compute_capabilities"),
@@ -56,9 +57,7 @@ RTX_ALONE = {
     ("Runtime", "get_engine_validity"),
     ("module", "EngineInvalidityDiagnostics"),
 }
-"""What is used behind a question for the flavour, or for the attribute."""
-
-TENSORRT_ALONE: set[tuple[str, str]] = set()
+"""Names used only after a check of the runtime or of the attribute."""
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def has(api: dict[str, Any], owner: str, name: str) -> bool:
 
 
 def used_names() -> set[tuple[str, str]]:
-    """Return (class, attribute) of every use of TensorRT in the sources; "module" stands for the module itself."""
+    """Return (class, attribute) of every use of TensorRT in the sources, with "module" for the module itself."""
     used = set()
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text())):
@@ -112,7 +111,7 @@ def test_tensorrt_has_every_name(release: str) -> None:
 
 def test_tensorrt_for_rtx_has_every_name() -> None:
     api = recorded("tensorrt_rtx-1.7.1.116")
-    assert not {u for u in USED - TENSORRT_ALONE if not has(api, *u)}
+    assert not {u for u in USED if not has(api, *u)}
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -124,6 +123,13 @@ def test_what_is_kept_for_rtx_is_really_missing_elsewhere(release: str) -> None:
 @pytest.mark.parametrize("target", ["SM75", "SM80", "SM86", "SM89", "SM120", "SM121"])
 def test_rtx_has_every_target(target: str) -> None:
     assert target in recorded("tensorrt_rtx-1.7.1.116")["classes"]["ComputeCapability"]
+
+
+@pytest.mark.parametrize("release", [*RELEASES, "tensorrt_rtx-1.7.1.116"])
+def test_every_level_of_the_build_options_has_its_name(release: str) -> None:
+    classes = recorded(release)["classes"]
+    for owner, levels in (("TilingOptimizationLevel", TilingLevel), ("HardwareCompatibilityLevel", HardwareCompatibility)):
+        assert {level.upper() for level in get_args(levels)} <= set(classes[owner])
 
 
 def test_what_tensorrt_11_took_away_is_not_used() -> None:
@@ -140,7 +146,7 @@ def test_the_record_is_of_the_installed_rtx() -> None:
     trt = load("rtx")
     api = recorded("tensorrt_rtx-1.7.1.116")
     if trt.__version__ != api["version"]:
-        assert not {u for u in USED - TENSORRT_ALONE if not _live(trt, *u)}
+        assert not {u for u in USED if not _live(trt, *u)}
     else:
         assert api["module"] == sorted(n for n in dir(trt) if not n.startswith("_"))
 
@@ -159,7 +165,7 @@ def test_the_fake_has_no_name_that_tensorrt_lacks() -> None:
 
 
 def names_called(pattern: str, sources: list[Path]) -> set[str]:
-    """Return what is read from an expression that ends in ``pattern``, and the names given to ``Device.call``."""
+    """Return the attributes read from expressions that end in ``pattern``, and the names passed to ``Device.call``."""
     found = set()
     for source in sources:
         for node in ast.walk(ast.parse(source.read_text())):
@@ -170,7 +176,7 @@ def names_called(pattern: str, sources: list[Path]) -> set[str]:
     return found
 
 
-CUDA_SOURCES = [PACKAGE / "cuda.py", PACKAGE / "cuda_array.py"]
+CUDA_SOURCES = [PACKAGE / "cuda" / "device.py", PACKAGE / "cuda" / "array.py"]
 
 
 def test_cuda_bindings_has_every_name() -> None:

@@ -1,4 +1,4 @@
-"""Plans built for real by TensorRT for RTX, which needs no GPU; and TensorRT's own options on a fake of its API."""
+"""Test real plans of TensorRT for RTX, which builds without a GPU, and TensorRT's options on a fake of its API."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seseg_trt import driver
-from seseg_trt.artifact import load_artifact
 from seseg_trt.backends import tensorrt_api
 from seseg_trt.backends.tensorrt_build import build_plan, cached_plan, expected_identity, plan_name
-from seseg_trt.driver import DriverReport
-from seseg_trt.driver import Gpu as GpuInfo
+from seseg_trt.cuda import driver
+from seseg_trt.cuda.driver import DriverReport
+from seseg_trt.cuda.driver import Gpu as GpuInfo
 from seseg_trt.errors import DeviceError, ModelError
-from seseg_trt.plan_file import open_plan, read_identity
-from seseg_trt.plan_identity import BuildOptions, PlanIdentity, check_identity
+from seseg_trt.models.artifact import load_artifact
+from seseg_trt.models.plan_file import open_plan, read_identity
+from seseg_trt.models.plan_identity import BuildOptions, PlanIdentity, check_identity
 
 from ..fake_gpu import Gpu
 from ..fake_tensorrt import FLAGS_TF32, make_tensorrt
@@ -36,7 +36,7 @@ TWO_PROFILES = ((1, 1, 1), (2, 8, 16))
 
 
 def write_graph(path: Path, *, size: int = 64, channels: int = 4, seed: int = 0) -> Path:
-    """Write a two-layer network with the signature of ours."""
+    """Write a two-layer network with this project's inputs and outputs."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     rng = np.random.default_rng(seed)
@@ -123,7 +123,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The demonstration network in three precisions."""
+    """Return the demonstration network in three precisions."""
     folder = tmp_path_factory.mktemp("demo")
     size = load_artifact(DEMO).input_size
     return {
@@ -144,12 +144,12 @@ def test_the_demonstration_network_builds(graphs: dict[str, Path], tmp_path: Pat
     assert read_identity(out) == identity
     assert identity.precision == load_artifact(graphs[precision]).precision
     assert (identity.targets, identity.options, identity.max_batch) == (targets, options, 16)
-    assert identity.version == tensorrt_api.version("rtx")
+    assert identity.version == tensorrt_api.load("rtx").__version__
     assert identity.graph_sha256 == load_artifact(graphs[precision]).sha256
     assert os.listdir(tmp_path) == ["demo.plan"]
     with open_plan(out) as (_, payload):
         assert payload.nbytes == identity.plan_bytes > 10_000
-    check_identity(identity, out, runtime="rtx", sm=targets[0], version=identity.version, options=options)
+    check_identity(identity, out, sm=targets[0], version=identity.version)
 
 
 @pytest.mark.rtx
@@ -160,7 +160,7 @@ def test_the_precision_of_the_graph_is_that_of_the_plan(graphs: dict[str, Path],
         options = BuildOptions(runtime="rtx", targets=("sm86",), profiles=((1, 1, 1),))
         sizes[precision] = build_plan(graphs[precision], tmp_path / f"{precision}.plan", options).plan_bytes
     weights = DEMO.stat().st_size
-    # Both hold the same fixed part; what the weights take is halved.
+    # Both hold the same fixed part, and the weights' part is halved.
     assert 0.3 * weights < sizes["fp32"] - sizes["fp16"] < 0.7 * weights
 
 
@@ -233,7 +233,7 @@ def test_a_graph_that_the_parser_refuses_is_an_error_with_its_words(tmp_path: Pa
 def test_a_build_that_fails_is_an_error_with_tensorrts_words(tmp_path: Path, small: Path) -> None:
     import onnx
 
-    # Under strong typing a plan can't mix what one layer reads: the builder refuses it after the parser took it.
+    # A strongly typed layer can't read two types: the parser accepts the graph, and the builder refuses it.
     model = onnx.load(str(small))
     model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float16), "w1"))
     onnx.save(model, str(tmp_path / "mixed.onnx"))
@@ -274,7 +274,7 @@ BUILDER = """
 import sys
 from pathlib import Path
 from seseg_trt.backends.tensorrt_build import build_plan
-from seseg_trt.plan_identity import BuildOptions
+from seseg_trt.models.plan_identity import BuildOptions
 options = BuildOptions(runtime="rtx", targets=("sm80", "sm86"), profiles=((1, 2, 4),))
 def progress(phase, done, total):
     print(phase, flush=True)
@@ -342,7 +342,7 @@ def test_plans_have_names_that_say_what_they_are(small: Path) -> None:
 
 @pytest.fixture
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """TensorRT 11 on an H200, both fakes."""
+    """Install fakes of TensorRT 11 and an H200."""
     fake = make_tensorrt(Gpu(), 64)
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
     report = DriverReport("580.82.07", (13, 0), (GpuInfo(0, "NVIDIA H200", (9, 0), 1 << 37),))

@@ -1,6 +1,6 @@
-"""The network at its full size, as a plan in FP16 for three generations of RTX GPUs.
+"""Build the full-size network into an FP16 plan for three generations of RTX GPUs.
 
-Minutes and 14 GB, nearly all of it TensorFlow's for the graph: ``SESEG_FULL_GRAPH=model.onnx`` takes one that is there.
+This takes minutes and 14 GB, nearly all for TensorFlow to make the graph. ``SESEG_FULL_GRAPH=model.onnx`` uses an existing graph.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from seseg_trt.plan_file import open_plan
+from seseg_trt.models.plan_file import open_plan
 
 from .test_tensorrt_build import ROOT, to_fp16
 
@@ -31,7 +31,7 @@ BUILD = """
 import json, sys, time
 from pathlib import Path
 from seseg_trt.backends.tensorrt_build import build_plan
-from seseg_trt.plan_identity import BuildOptions
+from seseg_trt.models.plan_identity import BuildOptions
 options = BuildOptions(runtime="rtx", targets=("sm86", "sm89", "sm120"), profiles=((1, 1, 1), (1, 32, 128)))
 start = time.monotonic()
 identity = build_plan(Path(sys.argv[1]), Path(sys.argv[2]), options)
@@ -42,7 +42,7 @@ print(json.dumps({"seconds": round(time.monotonic() - start, 1), "bytes": identi
 
 
 def test_the_full_network_builds_in_fp16(tmp_path: Path) -> None:
-    """TensorFlow and TensorRT each run in a process of their own, so that the peak is TensorRT's."""
+    """TensorFlow and TensorRT run in separate processes, so that the memory peak is TensorRT's alone."""
     graph, plan = os.environ.get("SESEG_FULL_GRAPH"), tmp_path / "model.plan"
     if not graph:
         graph = str(tmp_path / "model.onnx")
@@ -54,5 +54,5 @@ def test_the_full_network_builds_in_fp16(tmp_path: Path) -> None:
     sys.stdout.write(f"{figures}\n")
     with open_plan(plan) as (identity, payload):
         assert identity.precision == "fp16"
-        # 73.9 million parameters of two bytes.
+        # 73.9 million parameters of two bytes each.
         assert 140e6 < payload.nbytes == figures["bytes"] < 250e6

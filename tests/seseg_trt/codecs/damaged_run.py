@@ -1,4 +1,4 @@
-"""Native decoders on damaged files, in a process of its own: what they crash on would end the tests. Ends with 0, or with what it found."""
+"""Run the native decoders on damaged files in a separate process, so that a crash does not end the tests. Exits with 0 or the findings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPTIONS = DecodeOptions(max_pixels=4_000_000)
 
 
 def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """Return bytes that were cut, flipped, overwritten at the head, shortened within, or spliced with another file."""
+    """Return a damaged copy: truncated, bits flipped, head overwritten, bytes removed inside, or spliced with another file."""
     found, kind = bytearray(data), rng.randrange(5)
     if kind == 0:
         return bytes(found[: rng.randrange(1, len(found))])
@@ -35,7 +35,7 @@ def mutated(data: bytes, other: bytes, rng: random.Random) -> bytes:
 
 
 def main(count: int, seed: int) -> str:
-    """Return what differed from Pillow, or an empty string."""
+    """Return the difference from Pillow's result, or an empty string."""
     files = [data for data, expected in make_images().values() if expected == "mask" and len(data) < 60_000 and native_image(data, OPTIONS)]
     decoder, compared = NvimgcodecDecoder(), 0
     for turn in range(count):

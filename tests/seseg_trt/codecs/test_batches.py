@@ -1,4 +1,4 @@
-"""Batches with bad images in them: each image comes out once, whoever decoded it, and the reasons are Pillow's."""
+"""Test batches with bad images: each image comes out exactly once, and failures carry Pillow's reasons."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seseg_trt.codecs import pillow
-from seseg_trt.codecs.batches import BATCHES_UNDER_SUSPICION, BatchRefused, DecodedImage, Decoding
+from seseg_trt.codecs.batches import BATCHES_UNDER_SUSPICION, BatchRefused, DecodeItems, Decoding
 from seseg_trt.codecs.headers import native_image
+from seseg_trt.codecs.pillow import DecodedImage
 from seseg_trt.errors import BadImage
 from seseg_trt.options import DecodeOptions
 
@@ -29,7 +30,7 @@ def decoded(data: bytes) -> np.ndarray:
 
 
 class FakeBatches:
-    """Decodes as Pillow does, and refuses a batch in which something fails."""
+    """A batch decoder that uses Pillow and refuses a batch if any image fails."""
 
     def __init__(self) -> None:
         self.calls = self.refusals = 0
@@ -44,7 +45,7 @@ class FakeBatches:
 
 
 class FakeItems:
-    """Decodes as Pillow does; ``fails`` are bytes that it can't decode though they are good."""
+    """An item decoder that uses Pillow; ``fails`` are valid files that it pretends not to decode."""
 
     def __init__(self, fails: Sequence[bytes] = ()) -> None:
         self.fails = fails
@@ -77,7 +78,7 @@ mixes = st.lists(st.lists(st.sampled_from(sorted(IMAGES)), max_size=12), min_siz
 @settings(deadline=None, max_examples=60)
 @given(mixes)
 def test_any_mix_gives_what_pillow_gives(batches: list[list[str]]) -> None:
-    decoding = Decoding(OPTIONS, FakeBatches(), FakeItems)
+    decoding = Decoding(OPTIONS, FakeBatches().decode, lambda: FakeItems().decode)
     for names in batches:
         results = decoding.decode([IMAGES[name][0] for name in names])
         check(names, results)
@@ -88,7 +89,7 @@ def test_any_mix_gives_what_pillow_gives(batches: list[list[str]]) -> None:
 
 def test_each_decoder_has_its_share() -> None:
     names = ["good.jpg", "animated_gif.gif", "rgba.png"]
-    decoding = Decoding(OPTIONS, FakeBatches(), FakeItems)
+    decoding = Decoding(OPTIONS, FakeBatches().decode, lambda: FakeItems().decode)
     found = decoding.decode([IMAGES[name][0] for name in names])
     assert [image.decoded_by for image in found if isinstance(image, DecodedImage)] == ["dali", "pillow", "dali"]
 
@@ -97,7 +98,7 @@ def test_a_refused_batch_goes_to_the_item_decoder_and_its_bad_image_to_pillow() 
     names = ["good.jpg", "damaged.png", "rgba.png", "exif6.jpg"]
     failing = native_image(IMAGES["rgba.png"][0], OPTIONS)
     assert failing is not None
-    decoding = Decoding(OPTIONS, FakeBatches(), lambda: FakeItems([failing.data]))
+    decoding = Decoding(OPTIONS, FakeBatches().decode, lambda: FakeItems([failing.data]).decode)
     found = decoding.decode([IMAGES[name][0] for name in names])
     check(names, found)
     by = [image.decoded_by if isinstance(image, DecodedImage) else image.reason for image in found]
@@ -106,7 +107,7 @@ def test_a_refused_batch_goes_to_the_item_decoder_and_its_bad_image_to_pillow() 
 
 def test_after_a_refusal_the_item_decoder_is_asked_first_for_a_while() -> None:
     batches = FakeBatches()
-    decoding = Decoding(OPTIONS, batches, FakeItems)
+    decoding = Decoding(OPTIONS, batches.decode, lambda: FakeItems().decode)
     good = [IMAGES["good.jpg"][0]]
     decoding.decode([*good, IMAGES["damaged.png"][0]])
     for _ in range(BATCHES_UNDER_SUSPICION):
@@ -118,10 +119,10 @@ def test_after_a_refusal_the_item_decoder_is_asked_first_for_a_while() -> None:
 def test_no_native_decoder_is_asked_for_what_is_pillows() -> None:
     batches = FakeBatches()
 
-    def make_items() -> FakeItems:
+    def make_items() -> DecodeItems:
         pytest.fail("nothing was refused")
 
-    decoding = Decoding(OPTIONS, batches, make_items)
+    decoding = Decoding(OPTIONS, batches.decode, make_items)
     names = ["empty.jpg", "garbage.jpg", "grey16_png.png", "animated_gif.gif", "bomb_png.png"]
     check(names, decoding.decode([IMAGES[name][0] for name in names]))
     assert decoding.decode([]) == []
@@ -129,13 +130,13 @@ def test_no_native_decoder_is_asked_for_what_is_pillows() -> None:
 
 
 class Liar(FakeBatches):
-    """Gives an image of a size that the header does not have."""
+    """A batch decoder whose images don't have the size in the header."""
 
     def decode(self, batch: Sequence[bytes]) -> list[np.ndarray]:
         return [np.zeros((5, 7, 3), np.uint8) for _ in batch]
 
 
 def test_an_image_of_another_size_than_its_header_says_is_pillows() -> None:
-    found = Decoding(OPTIONS, Liar(), FakeItems).decode([IMAGES["good.jpg"][0]])
+    found = Decoding(OPTIONS, Liar().decode, lambda: FakeItems().decode).decode([IMAGES["good.jpg"][0]])
     check(["good.jpg"], found)
     assert isinstance(found[0], DecodedImage) and found[0].decoded_by == "pillow"

@@ -1,4 +1,4 @@
-"""DALI on the CPU: Pillow's pixels, refused batches, images that outlive their pipeline's next runs, its filters."""
+"""Test DALI on the CPU: pixels equal to Pillow's, refused batches, images that outlive later pipeline runs, and the filters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from seseg_trt.codecs import pillow
 from seseg_trt.codecs.batches import BatchRefused
 from seseg_trt.codecs.dali import DaliDecoder, DaliResampler, GpuImage
 from seseg_trt.codecs.headers import native_image
-from seseg_trt.lanes.device_work import look
-from seseg_trt.masks.kernels import DeviceSource
+from seseg_trt.lanes.device_work import as_device_source
+from seseg_trt.masks.records import DeviceSource
 from seseg_trt.options import DecodeOptions, Resample
 
 from ...conftest import KERAS224
@@ -79,7 +79,6 @@ def test_images_outlive_later_runs_and_the_decoder() -> None:
     copies = [image.copy() for image in held]
     for _ in range(4):
         decoder.decode(files[::-1])
-    decoder.close()
     del decoder
     for image, copy in zip(held, copies, strict=True):
         assert np.array_equal(image, copy)
@@ -106,7 +105,7 @@ def test_filters_make_inputs_of_the_networks_size(resample: Resample) -> None:
 def test_a_tensor_on_the_gpu_looks_like_an_array() -> None:
     interface = {"shape": [4, 5, 3], "typestr": "|u1", "data": (4096, False), "strides": None, "version": 2}
 
-    class Tensor:  # as DALI's: the shape is a method
+    class Tensor:  # like DALI's tensors, whose shape is a method
         __cuda_array_interface__ = interface
 
         def shape(self) -> list[int]:
@@ -114,4 +113,4 @@ def test_a_tensor_on_the_gpu_looks_like_an_array() -> None:
 
     image = GpuImage(Tensor())
     assert image.shape == (4, 5, 3)
-    assert look(image) == DeviceSource(5, 4, 4096)
+    assert as_device_source(image) == DeviceSource(5, 4, 4096)

@@ -1,4 +1,4 @@
-"""What native decoders may have: only what is understood, without metadata, and nothing that Pillow would refuse by its header."""
+"""Test what native decoders get: known structures without metadata, and no file whose header Pillow would refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nvImageCodec on the CPU: each bad image alone is None; files of the format, quality and subsampling that were asked for."""
+"""Test nvImageCodec on the CPU: None for bad images alone, and files with the requested format, quality and subsampling."""
 
 from __future__ import annotations
 

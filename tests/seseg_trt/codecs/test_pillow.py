@@ -111,7 +111,7 @@ class TestSixteenBits:
         return b"MM\0*" + struct.pack(">IH", 8, len(tags)) + entries + bytes(4) + self.VALUES.astype(">u2").tobytes()
 
     def test_twelve_bits_in_a_tiff(self) -> None:
-        # Pillow reads 12-bit TIFFs (two samples in three bytes) and writes none: take a 16-bit one and set its tag.
+        # Pillow reads 12-bit TIFFs (two samples in three bytes) but can't write them: write a 16-bit one and change its tag.
         values = (np.arange(256, dtype=np.uint16) * 16 + 5).reshape(16, 16)
         first, second = values.ravel()[0::2], values.ravel()[1::2]
         packed = np.stack([first >> 4, ((first & 15) << 4) | (second >> 8), second & 255], axis=-1).astype(np.uint8).tobytes()
@@ -233,7 +233,7 @@ class TestTruncated:
             except BadImage as bad:
                 reasons[bad.reason] = reasons.get(bad.reason, 0) + 1
             else:
-                assert np.array_equal(part, whole)  # only what comes after the pixels is missing
+                assert np.array_equal(part, whole)  # only bytes after the pixels are missing
         assert set(reasons) == {"truncated"} and reasons["truncated"] > 30
 
     @pytest.mark.parametrize("name", ["good.jpg", "good_png.png", "photo_webp.webp", "frames_tif.tif", "photo_jp2.jp2"])
@@ -305,7 +305,7 @@ class TestRefused:
 
 class TestThreads:
     def test_many_at_once_without_a_warning_and_without_a_trace(self) -> None:
-        # The tests turn warnings into errors, and each of these makes Pillow warn.
+        # pytest turns warnings into errors, and Pillow warns about each of these files.
         names = ["palette_transparent.png", "exif_damaged.jpg", "animated_png.png", "truncated_tif.tif", "good.jpg"]
         before = list(warnings.filters)
         start = threading.Barrier(8)

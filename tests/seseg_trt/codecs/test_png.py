@@ -24,7 +24,7 @@ SHAPES = st.one_of(
 
 
 def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Take a PNG apart by its specification; fail on a wrong length or checksum."""
+    """Split a PNG into chunks; fail on a wrong length or checksum."""
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     found, offset = [], 8
     while offset < len(data):
@@ -38,7 +38,7 @@ def chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def read(data: bytes) -> np.ndarray:
-    """Decode with nothing but zlib: rows of filter Up."""
+    """Decode a PNG of filter "Up" with zlib alone."""
     parts = chunks(data)
     assert [kind for kind, _ in parts if kind != b"IDAT"] == [b"IHDR", b"IEND"]
     width, height, bits, color, *rest = struct.unpack(">IIBBBBB", parts[0][1])
@@ -53,7 +53,7 @@ LIBRARIES = ["native", "zlib_ng", "zlib"]
 
 
 def choose(library: str, patch: pytest.MonkeyPatch) -> None:
-    """Let the writer have this library, and none that it would rather have."""
+    """Hide the libraries that the writer would prefer to this one."""
     assert native.MODULE is not None and png._zlib_ng is not None, "the one is built by pip, the other a dependency of the core"
     if library != "native":
         patch.setattr(native, "MODULE", None)

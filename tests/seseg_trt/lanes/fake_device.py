@@ -1,4 +1,4 @@
-"""The fake GPU with the real kernels, which run on the host: what the GPU lane does, byte for byte, without a GPU."""
+"""A fake GPU that runs the real kernels on the host, so that the GPU lane can be tested byte for byte without a GPU."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from seseg_trt import cuda
-from seseg_trt.cuda_array import DevicePool
+from seseg_trt.cuda import device as cuda
+from seseg_trt.cuda.array import DevicePool
 
 from ..fake_gpu import Gpu, install
 from ..masks.kernel_host import Host
 
 
 class LockedGpu(Gpu):
-    """For several threads; memory is aligned as a GPU's is."""
+    """A thread-safe fake GPU whose memory has a GPU's alignment."""
 
     def __init__(self, memory: int = 1 << 40) -> None:
         super().__init__(memory)
@@ -56,7 +56,7 @@ class LockedGpu(Gpu):
 
 
 def install_with_kernels(monkeypatch: Any, gpu: Gpu, host: Host) -> cuda.Device:
-    """Put the fake in place, with kernels that run when their stream does. Returns the device."""
+    """Install the fake, with kernels that run when their stream does, and return the device."""
     install(monkeypatch, gpu)
     device = cuda.open_device(0)
 
@@ -81,7 +81,7 @@ def install_with_kernels(monkeypatch: Any, gpu: Gpu, host: Host) -> cuda.Device:
 
 
 class ForeignArray:
-    """An array of another library on the device: its rows may be padded, and it is made on a stream of its own."""
+    """An array of another library on the device, produced on a stream of its own. Its rows may be padded."""
 
     def __init__(self, device: cuda.Device, gpu: Gpu, pixels: np.ndarray, *, padding: int = 0, stream: cuda.Stream | None = None) -> None:
         flat = pixels.reshape(len(pixels), -1)
@@ -94,7 +94,7 @@ class ForeignArray:
         self._gpu = gpu
 
     def wait(self) -> None:
-        """Let the host wait until it is made."""
+        """Block until the array has been produced."""
         self._stream.synchronize()
 
     @property

@@ -1,4 +1,4 @@
-"""The GPU lane on a fake GPU, with the real kernels on the host: its files are the CPU lane's, byte for byte."""
+"""Test that the GPU lane, on a fake GPU with the real kernels, writes the same files as the CPU lane."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seseg_trt import FakeBackend, MaskOptions, RunOptions, cuda, segment_files
+from seseg_trt import FakeBackend, MaskOptions, RunOptions, segment_files
 from seseg_trt.backends import tensorrt_api
 from seseg_trt.backends.tensorrt import TensorRTBackend
 from seseg_trt.codecs import pillow
-from seseg_trt.codecs.batches import BatchRefused, DecodedImage, Decoding, PillowDecoding
-from seseg_trt.cuda_array import DevicePool
+from seseg_trt.codecs.batches import BatchRefused, Decoding
+from seseg_trt.codecs.pillow import DecodedImage
+from seseg_trt.cuda import device as cuda
+from seseg_trt.cuda.array import DevicePool
 from seseg_trt.errors import BadImage, UsageError
 from seseg_trt.lanes.base import Frame, Source
 from seseg_trt.lanes.cpu import CPULane
-from seseg_trt.lanes.device_work import DeviceWork, cut, look
+from seseg_trt.lanes.device_work import DeviceWork, as_device_source
 from seseg_trt.lanes.gpu import GPULane, open_gpu_lane
 from seseg_trt.lanes.select import open_lane
-from seseg_trt.options import DecodeOptions, EncodeOptions
-from seseg_trt.plan_file import write_plan
-from seseg_trt.plan_identity import BuildOptions, PlanIdentity
+from seseg_trt.models.plan_file import write_plan
+from seseg_trt.models.plan_identity import BuildOptions, PlanIdentity
+from seseg_trt.options import DecodeOptions, EncodeOptions, LaneOptions
 
 from ...corpus import make_corpus, make_images
 from ...runs import tree
 from ..fake_gpu import bytes_at
 from ..fake_tensorrt import PLAN, make_tensorrt
-from ..masks.kernel_host import Host, compile_harness
+from ..masks.kernel_host import Host
 from .fake_device import ForeignArray, LockedGpu, install_with_kernels
 
 SIZE = 16
@@ -53,11 +55,6 @@ IDENTITY = PlanIdentity(
 )
 IMAGES = {name: (data, expected) for name, (data, expected) in make_images().items() if len(data) < 70_000}
 SOURCES = [Source(name.encode(), data) for name, (data, _) in IMAGES.items()]
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    return Host(compile_harness(tmp_path_factory.mktemp("lane")))
 
 
 @pytest.fixture
@@ -82,7 +79,7 @@ def backend(device: cuda.Device, monkeypatch: pytest.MonkeyPatch, gpu: LockedGpu
 
 
 class DeviceBatches:
-    """Decodes as Pillow does, into memory of the device, some of it padded; refuses a batch with a bad image."""
+    """A batch decoder that uses Pillow and writes to device memory, with some padded rows. It refuses a batch with a bad image."""
 
     def __init__(self, device: cuda.Device, gpu: LockedGpu) -> None:
         self.device, self.gpu = device, gpu
@@ -111,7 +108,7 @@ class DeviceItems(DeviceBatches):
 
 
 class DeviceEncoder:
-    """Encodes arrays of the device by Pillow, once their stream has made them."""
+    """An encoder that uses Pillow on arrays on the device, after waiting for their stream."""
 
     def __init__(self, gpu: LockedGpu, options: EncodeOptions) -> None:
         self.gpu, self.options = gpu, options
@@ -137,10 +134,20 @@ def make_lane(device: cuda.Device, gpu: LockedGpu, backend: TensorRTBackend) -> 
     lanes: list[GPULane] = []
 
     def make(masks: MaskOptions, encoding: EncodeOptions | None = None, *, on_device: bool = True, **more: Any) -> GPULane:
-        decoder = Decoding(OPTIONS, DeviceBatches(device, gpu), lambda: DeviceItems(device, gpu)) if on_device else PillowDecoding(OPTIONS)
+        decoder = Decoding(OPTIONS)
+        if on_device:
+            decoder = Decoding(OPTIONS, DeviceBatches(device, gpu).decode, lambda: DeviceItems(device, gpu).decode)
         encoding = encoding or EncodeOptions()
         encoder = DeviceEncoder(gpu, encoding) if encoding.format == "jpg" else None
-        lanes.append(GPULane(DeviceWork(device, backend), masks, encoding, decoder, encoder=encoder, **more))
+        lanes.append(
+            GPULane(
+                DeviceWork(device, backend),
+                LaneOptions(masks, encoding=encoding, measure=more.pop("measure", None)),
+                decoder,
+                encoder=encoder,
+                **more,
+            )
+        )
         return lanes[-1]
 
     yield make
@@ -149,7 +156,7 @@ def make_lane(device: cuda.Device, gpu: LockedGpu, backend: TensorRTBackend) -> 
 
 
 def through(lane: Any, sources: Sequence[Source], batch: int) -> list[tuple[dict[str, bytes], Frame] | str]:
-    """Run sources through a lane in batches, and return each one's files and frame, or the reason."""
+    """Run sources through a lane in batches; return the files and the frame of each, or the reason of its failure."""
     results: list[Any] = []
     for start in range(0, len(sources), batch):
         decoded = lane.decode(sources[start : start + batch])
@@ -166,7 +173,7 @@ def through(lane: Any, sources: Sequence[Source], batch: int) -> list[tuple[dict
 
 
 def compare(lane: GPULane, masks: MaskOptions, encoding: EncodeOptions, sources: Sequence[Source], batch: int, measure: Any = None) -> None:
-    reference = CPULane(FakeBackend(SIZE), masks, OPTIONS, encoding, measure)
+    reference = CPULane(FakeBackend(SIZE), LaneOptions(masks, OPTIONS, encoding, measure))
     for source, one, other in zip(sources, through(reference, sources, 1), through(lane, sources, batch), strict=True):
         if isinstance(one, str) or isinstance(other, str):
             assert one == other, source.identity
@@ -210,7 +217,7 @@ def test_what_can_not_be_encoded_costs_no_neighbour(make_lane: Make) -> None:
 
 
 class FixedResampler:
-    """Gives, on the device, one colour for each image: the channel means."""
+    """A resampler that makes a uniform grey image on the device for each image of a batch, each of another grey."""
 
     def __init__(self, device: cuda.Device, gpu: LockedGpu) -> None:
         self.device, self.gpu = device, gpu
@@ -243,7 +250,7 @@ def test_batches_of_different_steps_may_be_under_way_at_once(make_lane: Make) ->
     files = list(lane.encode(one))
     lane.composite(two)
     files += lane.encode(two)
-    expected = through(CPULane(FakeBackend(SIZE), masks, OPTIONS, EncodeOptions()), good[:13], 1)
+    expected = through(CPULane(FakeBackend(SIZE), LaneOptions(masks, OPTIONS)), good[:13], 1)
     assert [dict(f) for f in files if not isinstance(f, BadImage)] == [e[0] for e in expected if not isinstance(e, str)]
 
 
@@ -280,28 +287,28 @@ def test_whole_runs_are_the_cpu_lanes(tmp_path: Path, backend: TensorRTBackend) 
 
 def test_the_lane_is_chosen_by_the_backend(backend: TensorRTBackend) -> None:
     masks, encoding = MaskOptions(), EncodeOptions()
-    lane = open_lane(None, masks, OPTIONS, encoding, backend=backend)
+    lane = open_lane(None, LaneOptions(masks, OPTIONS, encoding), backend=backend)
     assert lane.name == "gpu" and lane.batch_size == 6 and lane.input_size == SIZE
-    assert open_lane(None, masks, OPTIONS, encoding, backend=FakeBackend(SIZE)).name == "cpu"
+    assert open_lane(None, LaneOptions(masks, OPTIONS, encoding), backend=FakeBackend(SIZE)).name == "cpu"
     lane.close()
 
 
 @pytest.mark.dali
 def test_without_a_gpu_dali_says_so(backend: TensorRTBackend) -> None:
-    from seseg_trt import driver
+    from seseg_trt.cuda import driver
     from seseg_trt.errors import DeviceError
 
     with contextlib.suppress(DeviceError):
         driver.driver_report()
         pytest.skip("there is a GPU")
     with pytest.raises(DeviceError, match="DALI can't start on cuda:0"):
-        open_gpu_lane(backend, MaskOptions(), DecodeOptions(decoder="dali"), EncodeOptions())
+        open_gpu_lane(backend, LaneOptions(decoding=DecodeOptions(decoder="dali")))
 
 
 def test_pieces_are_apart_and_aligned(device: cuda.Device) -> None:
     pool, stream = DevicePool(device), device.stream()
     shapes = [(3, 5, 3), (1, 1), (256,), (17, 300)]
-    pieces = cut(lambda nbytes: pool.array((nbytes,), stream.handle), shapes)
+    pieces = pool.arrays(shapes, stream.handle)
     assert [piece.shape for piece in pieces] == shapes
     for one, other in itertools.pairwise(pieces):
         assert one.address % 256 == 0 and one.address + np.prod(one.shape) <= other.address
@@ -315,7 +322,7 @@ def test_pieces_are_apart_and_aligned(device: cuda.Device) -> None:
 def test_arrays_that_are_no_images_are_refused(shape: Any, typestr: str, strides: Any) -> None:
     interface = {"shape": shape, "typestr": typestr, "strides": strides, "data": (4096, False), "version": 3}
     with pytest.raises(UsageError, match="on the GPU"):
-        look(types.SimpleNamespace(__cuda_array_interface__=interface))
+        as_device_source(types.SimpleNamespace(__cuda_array_interface__=interface))
 
 
 def test_decoded_images_of_both_kinds_go_together(device: cuda.Device, gpu: LockedGpu, backend: TensorRTBackend) -> None:
@@ -332,7 +339,7 @@ def test_decoded_images_of_both_kinds_go_together(device: cuda.Device, gpu: Lock
                 DecodedImage(pixels[2], 7, 9, "nvimgcodec"),
             ]
 
-    lane = GPULane(DeviceWork(device, backend), MaskOptions(("mask",)), EncodeOptions(), Mixed())
+    lane = GPULane(DeviceWork(device, backend), LaneOptions(MaskOptions(("mask",))), Mixed())
     found = through(lane, [Source(b"", b"")] * 4, 4)
     assert found.pop(2) == "empty"
     for value, result in zip((10, 20, 30), found, strict=True):

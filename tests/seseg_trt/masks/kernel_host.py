@@ -1,4 +1,4 @@
-"""The kernels on the host: the harness compiled by g++, and plans run by it on NumPy arrays in place of device memory."""
+"""Run the kernels on the host: compile the harness with g++, and run plans on NumPy arrays instead of device memory."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def compile_harness(folder: Path, options: tuple[str, ...] = ()) -> Path:
-    """Compile the harness into ``folder``; raises AssertionError with the compiler's messages."""
+    """Compile the harness into ``folder``; raise AssertionError with the compiler's messages if that fails."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     assert compiler, "a C++ compiler is needed: apt install g++"
     out = folder / "kernels_host.so"
-    command = [compiler, *STRICT, *options, f"-I{kernel_binary.FOLDER}", str(HARNESS), "-o", str(out)]
+    command = [compiler, *STRICT, *options, f"-I{kernel_binary.FOLDER}", f"-I{kernel_binary.NATIVE}", str(HARNESS), "-o", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out
 
 
 class Host:
-    """Runs plans on the host."""
+    """The compiled harness, which runs plans on the host."""
 
     def __init__(self, library: Path) -> None:
         self.library = ctypes.CDLL(str(library))
 
     def run(self, plan: Plan, in_reverse: bool = False) -> None:
-        """Run a plan in a workspace that is full of rubbish, with the alignment that device memory has."""
+        """Run a plan in a workspace filled with garbage, with the alignment of device memory."""
         memory, at = aligned(plan.workspace_nbytes, 256)
         memory[...] = 0xA5
         records = np.empty(plan.records_nbytes, np.uint8)
@@ -56,8 +56,8 @@ class Host:
 
 
 def aligned(nbytes: int, alignment: int, offset: int = 0) -> tuple[Pixels, int]:
-    """An array of exactly ``nbytes`` whose address is ``offset`` over a multiple of ``alignment``, and that address."""
-    # Up to 16, which every allocation has, the array ends where its allocation ends: a sanitizer sees a step beyond.
+    """Return an array of exactly ``nbytes`` whose address is ``offset`` above a multiple of ``alignment``, and that address."""
+    # For alignments up to 16, which every allocation has, the array ends with its allocation, so a sanitizer detects an overrun.
     store = np.empty(nbytes + (offset if alignment <= 16 else alignment + offset), np.uint8)
     skip = -store.ctypes.data % alignment + offset
     assert skip + nbytes <= store.nbytes
@@ -66,7 +66,7 @@ def aligned(nbytes: int, alignment: int, offset: int = 0) -> tuple[Pixels, int]:
 
 @dataclasses.dataclass
 class Case:
-    """An image with its map and outputs in arrays. ``padding`` bytes follow each row; ``offset`` misaligns each address."""
+    """An image with its map and outputs in arrays. Each row has ``padding`` bytes, and ``offset`` misaligns each address."""
 
     map: Pixels
     source: Pixels
@@ -75,7 +75,7 @@ class Case:
     keep: tuple[Any, ...]
 
     def untouched_padding(self) -> bool:
-        """Whether nothing but the outputs was written, as far as padding shows it."""
+        """Return whether the padding between rows is untouched."""
         return all((whole[:, used:] == 0x5A).all() for whole, used in self.keep[-1])
 
 
@@ -90,7 +90,7 @@ def make_case(
     confidence: Pixels | None = None,
     keys: tuple[tuple[int, int], tuple[int, int]] = ((1, 2), (3, 4)),
 ) -> Case:
-    """Make an image of random pixels, a map (random, unless given) and poisoned outputs."""
+    """Make an image of random pixels, a map (random unless given) and outputs with a known filling."""
 
     def rows(row_bytes: int) -> tuple[Pixels, Pixels, int]:
         pitch = row_bytes + padding
@@ -130,7 +130,7 @@ def make_case(
 
 
 def sizes() -> list[tuple[int, int]]:
-    """Over 400 sizes: every edge that the kernels have, and what lies between."""
+    """Return over 400 sizes: all edge cases of the kernels, and sizes between them."""
     rng = np.random.default_rng(20)
     found = [(1, 1), (1, 256), (256, 1), (256, 256), (255, 257), (8000, 1), (8000, 31), (1, 2000), (8001, 3), (3, 8001)]
     found += list(itertools.product((1, 2, 3, 4, 5, 15, 16, 17), (1, 2, 3, 4, 5, 255, 256, 300)))
@@ -138,13 +138,13 @@ def sizes() -> list[tuple[int, int]]:
     found += [(w, 40) for w in range(120, 137)] + [(40, h) for h in range(250, 262)]
     found += [(w, 9) for w in (RUN - 1, RUN, RUN + 1, 2 * RUN - 1, 2 * RUN, 2 * RUN + 1, 4 * RUN + 3)]
     found += [(500 + i, 300 - i) for i in range(20)] + [(640, 480), (512, 512), (1280, 96), (100, 1280)]
-    # spread evenly over magnitudes, not over pixels, or nearly all would be large
+    # spread evenly over orders of magnitude, or nearly all sizes would be large
     found += [(int(w), int(h)) for w, h in np.exp(rng.uniform(0, np.log(700), (330, 2))).tolist()]
     return found
 
 
 def expected(case: Case, threshold: int | None, color: tuple[int, int, int] | str, keys: npt.NDArray[np.uint64]) -> dict[str, Pixels]:
-    """What Pillow makes, by Pillow's own calls."""
+    """Return the outputs that Pillow makes."""
     height, width, _ = case.source.shape
     side = case.map.shape[0]
     stretched = Image.fromarray(case.map).resize((width, side), Image.Resampling.BICUBIC)

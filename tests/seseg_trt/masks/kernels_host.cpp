@@ -1,5 +1,5 @@
-// Runs the kernels' bodies on the host: one block after the other, warp by warp, lane by lane, in either direction.
-// Each warp gets shared memory of its own from the heap, of the exact size, so that a sanitizer sees a step over its end.
+// Run the kernels' bodies on the host: block by block, warp by warp, lane by lane, forwards or backwards.
+// Each warp's shared memory is a heap allocation of the exact size, so that a sanitizer detects an overrun.
 
 #include <cstddef>
 #include <cstdlib>
@@ -16,7 +16,7 @@ void each_warp(u32 blocks, u32 bytes, Body body) {
     u8* shared = static_cast<u8*>(std::aligned_alloc(16, bytes ? bytes : 16));
     for (u32 i = 0; i < blocks; ++i)
         for (u32 j = 0; j < WARPS; ++j) {
-            std::memset(shared, 0xA5, bytes);  // what the device leaves there is anything
+            std::memset(shared, 0xA5, bytes);  // shared memory is uninitialised on the device
             body(backwards ? blocks - 1 - i : i, backwards ? WARPS - 1 - j : j, shared);
         }
     std::free(shared);
@@ -26,7 +26,7 @@ void each_warp(u32 blocks, u32 bytes, Body body) {
 
 extern "C" {
 
-// Returns 1 for a name that is no kernel. `bytes` is the block's dynamic shared memory, as it would be launched with.
+// Launch a kernel; return 1 if there is none of this name. `bytes` is a block's dynamic shared memory.
 int launch(const char* name, u32 blocks, u32 bytes, const void* argument, int in_reverse) {
     backwards = in_reverse;
     const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
@@ -54,7 +54,7 @@ int launch(const char* name, u32 blocks, u32 bytes, const void* argument, int in
     return 0;
 }
 
-// How many of the 2^24 cases of the paste differ from Pillow's integers.
+// Return how many of the 2^24 cases of the blend differ from Pillow's integer formula.
 u32 wrong_blends(int rest) {
     const Share kind = share_kind(rest);
     u32 wrong = 0;
@@ -76,7 +76,7 @@ void philox_bytes(u64 key0, u64 key1, u64 block, u8* out) {
     std::memcpy(out, noise.at, 32);
 }
 
-// Fixed-point weights of one axis as a dense matrix [to, from], by the way the kernels take; returns the most taps of a row.
+// Compute the fixed-point weights of an axis as the kernels do, as a dense matrix [to, from]; return the largest number of taps of a row.
 u32 weight_matrix(u32 from, u32 to, i32* out) {
     u32 most = 0;
     for (u32 y = 0; y < to; ++y, out += from) {
@@ -106,7 +106,7 @@ u32 size_of(int which) {
 
 u32 warp_shared_bytes(u32 scratch) { return warp_bytes(scratch); }
 
-// Offsets of the records' fields in the order of their declaration.
+// Return the offsets of a struct's fields in the order of declaration.
 void image_offsets(u32* out) {
     const u32 offsets[] = {offsetof(Image, map),          offsetof(Image, source),    offsetof(Image, colored),
                            offsetof(Image, mask),         offsetof(Image, bits),      offsetof(Image, columns),

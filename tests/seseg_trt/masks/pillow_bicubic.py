@@ -1,8 +1,8 @@
-"""Pillow 5's BICUBIC in integers, slow and plain: the specification that fast implementations are held to.
+"""Pillow 5's BICUBIC in simple integer code, as the specification for the fast implementations.
 
-Written after ``precompute_coeffs``, ``normalize_coeffs_8bpc`` and the two 8-bit passes of Pillow's Resample.c (5.4.1). The
-weights of an output pixel are computed in double, made integers of 22 fractional bits, and multiplied with the source's bytes;
-the sum is rounded and clipped to a byte. The horizontal pass comes first, and its bytes are the input of the vertical one.
+It follows ``precompute_coeffs``, ``normalize_coeffs_8bpc`` and the two 8-bit passes of Pillow's Resample.c (5.4.1). The weights of an
+output pixel are computed in doubles, converted to integers with 22 fractional bits, and multiplied with the source bytes. The sum is
+rounded and clipped to a byte. The vertical pass runs on the bytes of the horizontal pass.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 PRECISION_BITS = 32 - 8 - 2
-SUPPORT = 2.0  # of the cubic filter, in source pixels where the image grows
+SUPPORT = 2.0  # the radius of the cubic filter, in source pixels if the image is enlarged
 A = -0.5
 
 
 def cubic(x: float) -> float:
-    """Return the weight of a source pixel at the distance ``x``."""
+    """Return the weight of a source pixel at distance ``x``."""
     x = abs(x)
     if x < 1.0:
         return ((A + 2.0) * x - (A + 3.0)) * x * x + 1
@@ -28,9 +28,9 @@ def cubic(x: float) -> float:
 
 
 def weights(source: int, target: int) -> list[tuple[int, list[int]]]:
-    """Return for each output pixel the first source pixel it takes and the integer weights of that and the following ones."""
+    """Return, for each target pixel, its first source pixel and the integer weights of that pixel and the following ones."""
     scale = source / target
-    stretch = max(scale, 1.0)  # where the image shrinks the filter widens
+    stretch = max(scale, 1.0)  # the filter is wider if the image shrinks
     support = SUPPORT * stretch
     result = []
     for k in range(target):
@@ -48,7 +48,7 @@ def weights(source: int, target: int) -> list[tuple[int, list[int]]]:
 
 
 def resize_rows(pixels: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uint8]:
-    """Return uint8 [H, width] of uint8 [H, W]: one pass."""
+    """Run one pass: resize uint8 [H, W] to uint8 [H, width]."""
     if width == pixels.shape[1]:
         return pixels
     wide = pixels.astype(np.int64)
@@ -60,10 +60,10 @@ def resize_rows(pixels: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.uin
 
 
 def resize(pixels: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Return uint8 [height, width]: the horizontal pass, then the vertical one."""
+    """Resize to uint8 [height, width], horizontally first."""
     return np.ascontiguousarray(resize_rows(resize_rows(pixels, width).T, height).T)
 
 
 def resize_vertical_first(pixels: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Return uint8 [height, width] with the passes the other way round, as newer versions of Pillow take them at some sizes."""
+    """Resize to uint8 [height, width], vertically first, as newer versions of Pillow do for some sizes."""
     return resize_rows(np.ascontiguousarray(resize_rows(pixels.T, height).T), width)

@@ -1,4 +1,4 @@
-"""Run by test_kernels_sanitized in a process that has the sanitizers: every kernel, with every buffer an allocation of its own."""
+"""Run every kernel under the sanitizers, with a separate allocation for each buffer. Started by test_kernels_sanitized."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import numpy.typing as npt
 
-from seseg_trt.masks.planning import plan_composite, plan_sample
+from seseg_trt.masks.launches import plan_composite, plan_sample
 from seseg_trt.masks.records import BATCH, IMAGE, DeviceSource, Plan
 
 from .kernel_host import aligned, make_case
@@ -19,12 +19,12 @@ PREFIXES = ("table_blocks", "stretch_blocks", "shrink_blocks", "composite_blocks
 
 
 def wide(coordinates: int, size: int) -> int:
-    """Bytes of the weights of an axis that shrinks, as compositing.h allots them."""
+    """Return the size of the weights of an axis that shrinks, as defined in compositing.h, in bytes."""
     return 4 * coordinates * (2 + 2 * -(-2 * size // coordinates) + 1)
 
 
 def scattered(plan: Plan) -> tuple[int, list[npt.NDArray[np.uint8]]]:
-    """Move each piece of a plan's workspace to an allocation of its own, of the exact size; return the argument's address."""
+    """Move each part of a plan's workspace to an allocation of its exact size; return the argument's address."""
     _, base = aligned(plan.workspace_nbytes, 256)
     records = np.empty(plan.records_nbytes, np.uint8)
     plan.write_records(records, base)
@@ -54,7 +54,7 @@ def scattered(plan: Plan) -> tuple[int, list[npt.NDArray[np.uint8]]]:
 
 
 def main(path: str) -> None:
-    """Run; a sanitizer ends the process at the first fault."""
+    """Run all kernels. A sanitizer ends the process at the first error."""
     library = ctypes.CDLL(path)
 
     def launch(plan: Plan, argument: int) -> None:

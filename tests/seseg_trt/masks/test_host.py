@@ -1,4 +1,4 @@
-"""The compiled masks against the reference, byte for byte."""
+"""Test that the compiled extension equals the reference, byte for byte."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_map_need_not_be_contiguous_nor_writeable() -> None:
 
 @pytest.mark.parametrize("kind", ["se", "nse"])
 def test_every_blend_there_is(kind: Any) -> None:
-    """All 2^24 triples of pixel, colour and mask: 256 images, a colour each."""
+    """All 2^24 triples of pixel, colour and mask: 256 images, one for each colour."""
     levels = np.arange(256, dtype=np.uint8)
     image = np.repeat(np.broadcast_to(levels[:, np.newaxis], (256, 256))[..., np.newaxis], 3, 2)
     mask = np.broadcast_to(levels, (256, 256))
@@ -70,7 +70,7 @@ def test_outputs_are_the_reference_s(kind: Any, color: Any, threshold: int | Non
 
 
 def test_an_image_whose_memory_is_in_pieces() -> None:
-    size = 3000, 2000  # Pillow's pieces have 16 MiB
+    size = 3000, 2000  # more than one of Pillow's memory blocks of 16 MiB
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), np.uint8))
     mask = host.resize_map(random_map(2), *size)
     with pytest.raises(ValueError, match=r"contiguous|blocks"):

@@ -1,4 +1,4 @@
-"""The kernels' own source, on the host, against Pillow: 0 bytes differ."""
+"""Test that the kernels, compiled for the host, give exactly Pillow's bytes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ import pytest
 from PIL import Image
 
 from seseg_trt.masks import reference
-from seseg_trt.masks.planning import plan_composite, plan_sample
+from seseg_trt.masks.launches import plan_composite, plan_sample
 from seseg_trt.masks.records import RUN, DeviceImage, DeviceSource
 
-from .kernel_host import Case, Host, aligned, compile_harness, expected, make_case, sizes
+from .kernel_host import Case, Host, aligned, expected, make_case, sizes
 
 THRESHOLDS = (None, 0, 1, 25, 50, 99, 100)
 
 
-@pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
-    return Host(compile_harness(tmp_path_factory.mktemp("kernels")))
-
-
 def differing(host: Host, cases: list[Case], threshold: int | None, color: object, size: int = 256, in_reverse: bool = False) -> int:
-    """Run one batch and return how many bytes differ from Pillow's, outputs and padding together."""
+    """Run a batch; return how many bytes of outputs and padding differ from the expected ones."""
     plan = plan_composite([c.image for c in cases], size, threshold, color)
     host.run(plan, in_reverse)
     wrong = 0
@@ -44,7 +39,7 @@ def test_sizes_are_over_400() -> None:
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 def test_batches_of_every_size_equal_pillow(host: Host, threshold: int | None) -> None:
     rng = np.random.default_rng(1 + (threshold or 0))
-    # Each threshold takes all sizes; the batch is one launch. Outputs vary from image to image.
+    # Each threshold is tested with all sizes in one batch. The outputs vary from image to image.
     wanted = list(itertools.chain.from_iterable(itertools.combinations(("se", "nse", "mask", "bits"), n) for n in (1, 2, 4)))
     if threshold is None:
         wanted = [o for o in wanted if "bits" not in o] + [("se", "nse", "mask")]
@@ -113,7 +108,7 @@ def test_a_large_batch_gives_each_warp_several_runs(host: Host) -> None:
 
 
 def test_the_order_of_lanes_warps_and_blocks_does_not_matter(host: Host) -> None:
-    # What a lane reads too early, because a meeting point is missing, differs between the orders.
+    # If a barrier is missing, a lane reads a value too early, and the result depends on the order of the lanes.
     shapes = [(640, 480), (90, 130), (1031, 61), (257, 2), (3, 1999)]
     for color, threshold, padding in itertools.product(((5, 6, 7), "random"), (None, 50), (0, 3)):
         rng = np.random.default_rng(12)
@@ -139,7 +134,7 @@ def test_philox_equals_numpys(host: Host) -> None:
 
 
 def pillows_weights(source: int, target: int) -> npt.NDArray[np.int32]:
-    """Pillow's fixed-point weights of one axis, [target, source], from its C code (Resample.c) line by line in doubles."""
+    """Return Pillow's fixed-point weights of an axis, [target, source], computed in doubles as in Resample.c."""
     scale = source / target
     filter_scale = max(scale, 1.0)
     support = 2.0 * filter_scale
@@ -150,7 +145,7 @@ def pillows_weights(source: int, target: int) -> npt.NDArray[np.int32]:
     x = np.abs((tap[None, :] - center[:, None] + 0.5) * (1.0 / filter_scale))
     weight = np.where(x < 1, ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1, np.where(x < 2, (((x - 5) * x + 8) * x - 4) * -0.5, 0.0))
     weight[(tap < first[:, None]) | (tap >= last[:, None])] = 0.0
-    total = np.cumsum(weight, axis=1)[:, -1:]  # one after the other, as Pillow adds; zeros outside the taps change nothing
+    total = np.cumsum(weight, axis=1)[:, -1:]  # cumsum adds in sequence, as Pillow does; zeros outside the taps change nothing
     weight /= total
     return (weight * (1 << 22) + np.where(weight < 0, -0.5, 0.5)).astype(np.int32)
 
@@ -162,7 +157,7 @@ def test_weights_equal_pillows_and_upscaling_never_needs_a_fifth_tap(host: Host)
         wanted = pillows_weights(256, target)
         assert np.array_equal(out, wanted), target
         assert most == np.count_nonzero(wanted, axis=1).max() or target < 256
-        # What convolve() and the packed mask count on: sums stay away from the ends of 32 bits, and from NEVER.
+        # convolve() and the packed mask rely on this: sums don't overflow 32 bits and don't reach NEVER.
         positive = np.where(wanted > 0, wanted, 0).sum(axis=1, dtype=np.int64).max()
         assert 255 * positive + 2**21 < 3 << 29
 
@@ -204,12 +199,12 @@ def test_kernels_equal_the_original_programs_files(host: Host, keras224: Path) -
 def test_what_the_kernels_cannot_take_is_refused() -> None:
     good = {"width": 8, "height": 8, "map": 256, "source": 512, "mask": 1024}
     for wrong, message in (
-        ({"width": 0}, "no pixel"),
-        ({"width": 2**17, "height": 2**16}, "no pixel, or over"),
+        ({"width": 0}, "is empty"),
+        ({"width": 2**17, "height": 2**16}, "is empty, or has over"),
         ({"map": 258}, "not aligned"),
-        ({"map": 0}, "nowhere"),
+        ({"map": 0}, "is null"),
         ({"source": 0, "se": 64}, "need the image's pixels"),
-        ({"se": 512}, "source's place"),
+        ({"se": 512}, "overwrite its source"),
         ({"bits": 64}, "needs a threshold"),
         ({"mask_pitch": 7}, "smaller than a row"),
     ):

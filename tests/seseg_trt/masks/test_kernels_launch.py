@@ -1,4 +1,4 @@
-"""Kernels and Workspace with a device that is the host: the same calls that a GPU gets, memory grown and used again."""
+"""Test Kernels and Workspace on a fake device that runs on the host: launches, and memory that grows and is reused."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy.typing as npt
 import pytest
 
 from seseg_trt.masks import reference
-from seseg_trt.masks.kernels import DeviceSource, Kernels
+from seseg_trt.masks.kernels import Kernels, Workspace
+from seseg_trt.masks.launches import plan_composite, plan_sample
+from seseg_trt.masks.records import DeviceSource
 
-from .kernel_host import Host, Pixels, aligned, compile_harness, make_case
+from .kernel_host import Host, Pixels, aligned, make_case
 
 
 class HostBuffer:
@@ -37,7 +39,7 @@ class HostStream:
 
 
 class HostDevice:
-    """What Kernels needs of seseg_trt.cuda.Device, on the host."""
+    """A fake of the part of seseg_trt.cuda.device.Device that Kernels uses."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -65,20 +67,20 @@ class HostDevice:
 
 
 @pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> HostDevice:
-    return HostDevice(Host(compile_harness(tmp_path_factory.mktemp("launch"))))
+def device(host: Host) -> HostDevice:
+    return HostDevice(host)
 
 
 def test_sample_then_composite_in_one_workspace(device: HostDevice) -> None:
     rng = np.random.default_rng(1)
     kernels, stream = Kernels(device), HostStream()
-    workspace = kernels.workspace()
+    workspace = Workspace(device)
     for shapes in ([(100, 80)], [(300, 280), (17, 400)], [(64, 64)]):
         cases = [make_case(rng, w, h, outputs=("nse", "mask")) for w, h in shapes]
         out, address = aligned(len(shapes) * 256 * 256 * 3, 16)
         sources = [DeviceSource(c.image.width, c.image.height, c.image.source) for c in cases]
-        kernels.sample(sources, 256, address, workspace, stream)
-        kernels.composite([c.image for c in cases], 256, 50, (1, 2, 3), workspace, stream)
+        kernels.run(plan_sample(sources, 256, address), workspace, stream)
+        kernels.run(plan_composite([c.image for c in cases], 256, 50, (1, 2, 3)), workspace, stream)
         for case, sampled in zip(cases, out.reshape(-1, 256, 256, 3), strict=True):
             assert np.array_equal(sampled, reference.sample_nearest(case.source, 256))
             mask = reference.apply_threshold(reference.resize_map(case.map, case.image.width, case.image.height), 50)
@@ -90,7 +92,7 @@ def test_sample_then_composite_in_one_workspace(device: HostDevice) -> None:
 
 
 def test_a_workspace_grows_only_when_it_must(device: HostDevice) -> None:
-    workspace = Kernels(device).workspace()
+    workspace = Workspace(device)
     before = device.allocations
     for nbytes in (1000, 900, 1100, 5000, 1, 5000):
         workspace.reserve(nbytes, 10)

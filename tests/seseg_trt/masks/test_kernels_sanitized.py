@@ -1,4 +1,4 @@
-"""The kernels' source on the host under the sanitizers for addresses and undefined behaviour: no step over any end."""
+"""Run the kernels, compiled for the host, under the address and undefined-behaviour sanitizers."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def stored() -> dict[str, np.ndarray]:
 
 
 def random_map(seed: int, size: int = 256) -> np.ndarray:
-    """A map with both smooth parts and noise, of all levels."""
+    """Return a map with smooth parts and noise that has all levels."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (size, size), dtype=np.uint8)
     smooth = np.add.outer(np.arange(size), np.arange(size)).astype(np.uint8)
@@ -132,7 +132,7 @@ class TestResizeMap:
         assert np.array_equal(reference.resize_map(confidence, width, height), pillow_bicubic.resize(confidence, width, height))
 
     def test_the_order_of_the_passes_matters_where_the_map_gets_wider_and_lower(self) -> None:
-        # So the tests above fail with a single call to a Pillow that takes the vertical pass first.
+        # This shows that the tests above detect a Pillow that runs the vertical pass first.
         confidence = random_map(1)
         other = pillow_bicubic.resize_vertical_first(confidence, 270, 180)
         assert np.count_nonzero(reference.resize_map(confidence, 270, 180) != other) > 100
@@ -155,14 +155,14 @@ class TestThreshold:
 
 
 def blended(image: np.ndarray, color: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The contract's blend, in wide integers."""
+    """Return Pillow's blend, computed in wide integers."""
     m = mask.astype(np.int64)[..., np.newaxis]
     a = image.astype(np.int64) * (255 - m) + color.astype(np.int64) * m + 128
     return (((a >> 8) + a) >> 8).astype(np.uint8)
 
 
 class TestComposite:
-    EVERY_PAIR = np.mgrid[0:256, 0:256].astype(np.uint8)  # image levels down, mask levels across
+    EVERY_PAIR = np.mgrid[0:256, 0:256].astype(np.uint8)  # image levels in rows, mask levels in columns
 
     @pytest.mark.parametrize("color", [(127, 127, 127), (255, 0, 0), (1, 254, 77), (0, 0, 0), (255, 255, 255)])
     @pytest.mark.parametrize("kind", ["se", "nse"])
@@ -214,7 +214,7 @@ class TestComposite:
 
 
 def philox4x64(counter: list[int], key: list[int]) -> list[int]:
-    """Philox4x64-10, from the paper."""
+    """Return a block of Philox4x64-10, implemented after the paper."""
     word = 2**64 - 1
     for _ in range(10):
         first, second = counter[0] * 0xD2E7470EE14C6C93, counter[2] * 0xCA5A826395121157
@@ -246,7 +246,7 @@ class TestRandomColor:
         counts = np.bincount(color.ravel(), minlength=256)
         expected = color.size / 256
         chi_squared = float(((counts - expected) ** 2 / expected).sum())
-        assert 170 < chi_squared < 360  # of 255 degrees of freedom; 1e-5 lies beyond at each side
+        assert 170 < chi_squared < 360  # 255 degrees of freedom: the probability beyond each bound is 1e-5
 
     def test_one_pixel(self) -> None:
         assert reference.random_color(1, 1, 0, b"a", "se").shape == (1, 1, 3)

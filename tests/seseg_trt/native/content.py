@@ -1,4 +1,4 @@
-"""Rows of pixels of several kinds, by seed."""
+"""Make random rows of pixels of several kinds for the tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KINDS = ["noise", "flat", "sparse", "runs", "steps", "few"]
 
 
 def content(kind: str, height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Return uint8 [height, width]: ``steps`` is like a photograph to the filter, ``sparse`` and ``runs`` like masks."""
+    """Return uint8 [height, width]. Once filtered, ``steps`` resembles a photograph, and ``sparse`` and ``runs`` resemble masks."""
     rng = np.random.default_rng(seed)
     shape = height, width
     made = {

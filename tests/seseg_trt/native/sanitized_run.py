@@ -1,4 +1,4 @@
-"""Run by a test under the sanitizers, with an extension module that was built with them: every function, at awkward sizes."""
+"""Run every function of the extension at unusual sizes, with a build that has the sanitizers. Started by test_sanitized."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .content import KINDS, content
 
 
 def load(path: str) -> Any:
-    """Import the extension from a file."""
-    spec = importlib.util.spec_from_file_location("seseg_trt._native", path)
+    """Import the extension module from a file."""
+    spec = importlib.util.spec_from_file_location("seseg_trt.native._native", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -23,7 +23,7 @@ def load(path: str) -> Any:
 
 
 def main(path: str) -> None:
-    """Run everything once; any step over an end aborts the process."""
+    """Run all functions once. A sanitizer aborts the process at an out-of-bounds access."""
     module = load(path)
     for kind in KINDS:
         for height, width in ((1, 1), (1, 9), (7, 1), (5, 333), (300, 1000), (1, (1 << 18) + 3)):

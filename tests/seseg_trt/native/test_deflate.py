@@ -1,4 +1,4 @@
-"""The compiled deflate: read back by zlib, in every way that it has to write a block."""
+"""Test that zlib reads the compiled encoder's output, in each of the three block formats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def compressed(rows: Pixels) -> bytes:
 
 
 def read(stream: bytes, width: int) -> Pixels:
-    inflater = zlib.decompressobj()  # it checks the Adler-32
+    inflater = zlib.decompressobj()  # checks the Adler-32
     filtered = np.frombuffer(inflater.decompress(stream), np.uint8).reshape(-1, width + 1)
     assert inflater.eof and not inflater.unused_data
     assert (filtered[:, 0] == 2).all()
@@ -84,7 +84,7 @@ def test_each_way_of_writing_a_block_is_taken_where_it_is_the_shortest() -> None
 
 
 def test_codes_that_would_be_longer_than_the_limit() -> None:
-    # Frequencies like Fibonacci's numbers make the deepest tree: some 24 levels here.
+    # Fibonacci numbers as frequencies make the deepest tree, about 24 levels here.
     counts = [1, 1]
     while sum(counts) < 200_000:
         counts.append(counts[-1] + counts[-2])

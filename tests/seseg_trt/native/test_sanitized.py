@@ -1,4 +1,4 @@
-"""The extension under the sanitizers for addresses and undefined behaviour."""
+"""Run the extension under the address and undefined-behaviour sanitizers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCE = ROOT / "seseg_trt" / "native" / "module.cpp"
 
 def test_no_address_is_out_of_bounds_and_nothing_is_undefined(tmp_path: Path) -> None:
     out = tmp_path / "_native.so"
-    # Clones are chosen by the loader, before the sanitizers' runtime is ready.
+    # The loader picks clones before the sanitizers' runtime is initialised, so build without them.
     options = [
         "-std=c++17",
         "-O1",

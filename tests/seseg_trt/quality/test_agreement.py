@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seseg_trt.quality.agreement import Agreement, Deltas, Pair, Worst, count_pair
+from seseg_trt.quality.agreement import Agreement, Deltas, Overlap, Worst, count_overlap
 
 
 def _mask(rows: list[str]) -> np.ndarray:
@@ -14,27 +14,27 @@ def _mask(rows: list[str]) -> np.ndarray:
 
 
 def test_a_pair_is_counted_by_hand() -> None:
-    pair = count_pair(_mask(["##..", "##.."]), _mask([".##.", "...."]))
-    assert pair == Pair(intersection=1, union=5, pixels=8)
-    assert (pair.iou, pair.flipped) == (0.2, 4)
+    overlap = count_overlap(_mask(["##..", "##.."]), _mask([".##.", "...."]))
+    assert overlap == Overlap(intersection=1, union=5, pixels=8)
+    assert (overlap.iou, overlap.flipped) == (0.2, 4)
 
 
 def test_two_empty_masks_agree_and_are_counted_apart() -> None:
     agreement = Agreement()
-    agreement.add(count_pair(_mask(["..."]), _mask(["..."])))
-    agreement.add(count_pair(_mask(["##."]), _mask(["#.."])))
+    agreement.add(count_overlap(_mask(["..."]), _mask(["..."])))
+    agreement.add(count_overlap(_mask(["##."]), _mask(["#.."])))
     assert (agreement.images, agreement.empty_in_both) == (2, 1)
     assert (agreement.pooled, agreement.mean, agreement.mean_where_marked) == (0.5, 0.75, 0.5)
 
 
 def test_one_empty_mask_is_no_agreement() -> None:
-    assert count_pair(_mask(["##."]), _mask(["..."])).iou == 0.0
+    assert count_overlap(_mask(["##."]), _mask(["..."])).iou == 0.0
 
 
 def test_pooled_weighs_pixels_and_mean_weighs_images() -> None:
     agreement = Agreement()
-    agreement.add(Pair(intersection=900, union=1000, pixels=5000))
-    agreement.add(Pair(intersection=0, union=10, pixels=5000))
+    agreement.add(Overlap(intersection=900, union=1000, pixels=5000))
+    agreement.add(Overlap(intersection=0, union=10, pixels=5000))
     assert agreement.pooled == 900 / 1010
     assert agreement.mean == 0.45
     assert agreement.worst == 0.0
@@ -44,7 +44,7 @@ def test_pooled_weighs_pixels_and_mean_weighs_images() -> None:
 def test_the_first_percentile_is_an_images_own_value() -> None:
     agreement = Agreement()
     for hundredth in range(201):
-        agreement.add(Pair(hundredth, 200, 400))
+        agreement.add(Overlap(hundredth, 200, 400))
     assert agreement.p01 == 2 / 200
     assert agreement.worst == 0.0
 
@@ -84,12 +84,12 @@ def test_the_worst_are_kept(offered: list[tuple[int, int]], count: int) -> None:
 
 def test_a_mask_against_itself_needs_no_second_look() -> None:
     mask = _mask(["##.."])
-    assert count_pair(mask, mask) == count_pair(mask, mask.copy()) == Pair(2, 2, 4)
+    assert count_overlap(mask, mask) == count_overlap(mask, mask.copy()) == Overlap(2, 2, 4)
 
 
 def test_sums_outgrow_64_bits() -> None:
     agreement = Agreement()
     for _ in range(3):
-        agreement.add(Pair(2**62, 2**63, 2**63))
+        agreement.add(Overlap(2**62, 2**63, 2**63))
     assert agreement.pooled == 0.5
     assert agreement.pixels == 3 * 2**63

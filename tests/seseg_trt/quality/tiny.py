@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seseg_trt.verify import Subject
+from seseg_trt.quality.verify import Subject
 
 SIDE = 32
 

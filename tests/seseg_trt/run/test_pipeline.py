@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from seseg_trt.run.pipeline import ByteBudget, Pipeline, Stage
+from seseg_trt.run.pipeline import ByteBudget, HungError, Pipeline, Stage
 
 
 @dataclasses.dataclass
@@ -15,7 +15,6 @@ class Job:
     number: int
     seen: list[str] = dataclasses.field(default_factory=list)
     over: bool = False
-    slow: str = ""
 
 
 def jobs(count: int) -> Iterator[Job]:
@@ -31,13 +30,7 @@ def mark(name: str) -> Callable[[list[Job]], None]:
 
 
 def run(source: Iterator[Job], *stages: Stage[Job]) -> tuple[list[Job], Pipeline[Job]]:
-    pipeline = Pipeline(
-        source,
-        list(stages),
-        lambda job: job.over,
-        lambda job: dataclasses.replace(job, seen=list(job.seen)),
-        lambda job, stage: dataclasses.replace(job, over=True, slow=stage),
-    )
+    pipeline = Pipeline(source, list(stages), lambda job: job.over)
     return [job for job in pipeline if job is not None], pipeline
 
 
@@ -109,32 +102,53 @@ def test_the_source_is_read_no_further_than_the_queues_allow() -> None:
     listening.close()
 
 
-def test_a_job_over_the_limit_is_given_up_alone_and_its_thread_replaced() -> None:
+def test_stages_over_their_limit_end_the_pipeline_and_are_named() -> None:
     release = threading.Event()
 
     def work(batch: list[Job]) -> None:
-        if any(job.number in (3, 4) for job in batch):
+        if any(job.number in (3, 20) for job in batch):
             release.wait()
-        mark("a")(batch)
 
-    done, pipeline = run(jobs(40), Stage("a", work, workers=2, batch=4, limit=0.3), Stage("b", mark("b")))
+    with pytest.raises(HungError) as caught:
+        run(jobs(40), Stage("a", work, workers=2, limit=0.3), Stage("b", mark("b")))
     release.set()
-    assert sorted(job.number for job in done) == list(range(40))
-    assert {job.number: job.slow for job in done if job.slow} == {3: "a", 4: "a"}
-    assert all(job.seen == ["a", "b"] for job in done if not job.slow)
-    assert pipeline.given_up >= 2
+    assert [stage for _, stage in caught.value.batches] == ["a"] * len(caught.value.batches)
+    assert {job.number for batch, _ in caught.value.batches for job in batch} <= {3, 20}
 
 
-def test_the_last_job_may_hang_too() -> None:
+def test_the_last_job_may_hang_too_and_what_is_through_comes_out_first() -> None:
     release = threading.Event()
 
     def work(batch: list[Job]) -> None:
         if batch[0].number == 9:
             release.wait()
 
-    done, _ = run(jobs(10), Stage("a", work, limit=0.2))
+    pipeline = Pipeline(jobs(10), [Stage("a", work, limit=0.2)], lambda job: job.over)
+    done: list[int] = []
+    with pytest.raises(HungError) as caught:
+        done.extend(job.number for job in pipeline if job is not None)
     release.set()
-    assert len(done) == 10 and [job.number for job in done if job.slow] == [9]
+    assert done == list(range(9)) and [job.number for job in caught.value.batches[0][0]] == [9]
+
+
+def test_a_batch_has_its_limit_for_each_of_its_jobs() -> None:
+    def work(batch: list[Job]) -> None:
+        time.sleep(0.1 * len(batch))
+
+    done, _ = run(jobs(8), Stage("a", work, batch=8, limit=0.4))
+    assert len(done) == 8
+
+
+def test_the_oldest_job_in_hand_is_told() -> None:
+    release = threading.Event()
+    pipeline = Pipeline(jobs(1), [Stage[Job]("a", lambda batch: release.wait() and None)], lambda job: job.over)
+    assert pipeline.oldest() is None
+    listening = iter(pipeline)
+    assert next(listening) is None
+    found = pipeline.oldest()
+    assert found is not None and found[0].number == 0 and found[1] == "a" and found[2] > 0
+    release.set()
+    listening.close()
 
 
 def test_a_budget_admits_no_more_than_its_bytes_and_one_larger_alone() -> None:

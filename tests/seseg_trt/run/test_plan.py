@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seseg_trt.errors import UsageError
-from seseg_trt.run.plan import Naming, WorkPlan, in_shard, make_plan
+from seseg_trt.outputs.naming import Naming
+from seseg_trt.run.plan import WorkPlan, in_shard, make_plan
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -80,6 +81,7 @@ def test_an_output_that_would_land_in_the_input_folder_is_refused(tmp_path: Path
     assert plan(tmp_path / "pictures", output=str(tmp_path)).inputs == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1), max_size=40), st.integers(1, 9))
 def test_every_path_is_in_exactly_one_shard(names: list[str], count: int) -> None:
     for name in names:

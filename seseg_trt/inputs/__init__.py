@@ -1,0 +1,1 @@
+"""Inputs: found, named and read, on disks, in object stores and in tars."""

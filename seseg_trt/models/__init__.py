@@ -1,0 +1,1 @@
+"""Model files: reading them, the model cache, plans and certificates."""
