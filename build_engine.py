@@ -1,7 +1,7 @@
-"""From a Keras checkpoint to what seseg_trt runs: graph, precision, certificate, plan.
+"""Make the graphs and plans that seseg_trt runs from a Keras checkpoint, with a certificate for each graph.
 
-``python build_engine.py --checkpoint C.hdf5 --out DIR`` makes ``model.onnx`` (FP32) and ``model.fp16.onnx`` with a certificate each: the
-FP32 graph's against the checkpoint in Keras, every other's against the FP32 graph. A recipe chooses another precision.
+``python build_engine.py --checkpoint C.hdf5 --out DIR`` makes ``model.onnx`` (FP32) and ``model.fp16.onnx``. The FP32 graph is certified
+against the checkpoint in Keras, every other graph against the FP32 graph. A recipe selects another precision.
 """
 
 from __future__ import annotations
@@ -18,23 +18,31 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seseg_trt.errors import ModelError, UsageError
+from seseg_trt.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
     from engine.build_images import ImageSets
     from engine.recipe import Recipe
-    from seseg_trt.certificate import Certificate, Gate
-    from seseg_trt.verify import Entry, Subject
+    from seseg_trt.models.certificate import Certificate, Gate
+    from seseg_trt.quality.verify import Entry, Subject
 
 SEARCHED_ON = 64
 PROBES = 4
-AGAINST_KERAS = 24  # images: Keras is slow, and the export has compared the two already
+AGAINST_KERAS = 24  # images; few, because Keras is slow and the export has already compared the two
 FP32_GATE, NO_GATE = (0.9999, 0.0), (0.0, 0.0)
-FP32_REWRITES = ("convolve-before-upsampling",)  # pays in OpenVINO, which runs this graph unless it is told otherwise
+FP32_REWRITES = ("convolve-before-upsampling",)  # faster in OpenVINO, which runs this graph by default
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the weights come from: the Keras model, what to call it, its SHA-256 (or ``random:SEED``) and its file, if it has one."""
+    """A Keras model to export, with the origin of its weights.
+
+    Attributes:
+        model: the Keras model.
+        name: what certificates call it.
+        sha256: the hash of its checkpoint, or ``random:SEED``.
+        path: its checkpoint, or None.
+    """
 
     model: Any
     name: str
@@ -43,17 +51,17 @@ class Source:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Keras 2 HDF5: model.save() or save_weights().")
-@click.option("--random-weights", metavar="SEED", type=click.IntRange(0), help="In place of a checkpoint: calibrated random weights.")
-@click.option("--graph", help="In place of a checkpoint: an FP32 graph made before, a name in the cache, or 'demo'.")
-@click.option("--network", help="Of the random weights, e.g. seresnet152; with a checkpoint: refuse any other.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="HDF5 of Keras 2: model.save() or save_weights().")
+@click.option("--random-weights", metavar="SEED", type=click.IntRange(0), help="Use calibrated random weights instead of a checkpoint.")
+@click.option("--graph", help="Use an FP32 graph instead of a checkpoint: a file, a name in the cache, or 'demo'.")
+@click.option("--network", help="The network for random weights, e.g. seresnet152; with a checkpoint: refuse any other.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="TOML, e.g. engine/recipes/int8.toml. Default: FP32 and FP16.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for model*.onnx; made if it is not there.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for model*.onnx; created if it is missing.")
 @click.option(
-    "--images", type=click.Path(path_type=Path), help="Images like yours, to calibrate and to certify on; INT8 and FP8 need them."
+    "--images", type=click.Path(path_type=Path), help="Folder of images like yours, to calibrate and certify on; required for INT8 and FP8."
 )
-@click.option("--float-output", is_flag=True, help="Give the confidence as float32 too, as the FP32 graph's second output `p`.")
-@click.option("--store", metavar="NAME", help="Keep the result in the cache as the model NAME, and make it the default.")
+@click.option("--float-output", is_flag=True, help="Give the FP32 graph a second output `p`: the confidence as float32.")
+@click.option("--store", metavar="NAME", help="Store the result in the cache as the model NAME and make it the default.")
 def main(
     checkpoint: Path | None,
     random_weights: int | None,
@@ -65,12 +73,12 @@ def main(
     float_output: bool,
     store: str | None,
 ) -> None:
-    """Make graphs of a Keras checkpoint, with a certificate of what each costs in masks, and a plan where a recipe asks for one.
+    """Make graphs from a Keras checkpoint, each with a certificate of how its masks agree, and a plan if the recipe has one.
 
     Exit codes: 0 done; 1 usage; 3 checkpoint, graph or device; 4 a graph is under its gate.
     """
     if [checkpoint, random_weights, graph].count(None) != 2:
-        raise UsageError("where the weights come from is not clear", "give one of --checkpoint, --random-weights and --graph")
+        raise UsageError("the weights must come from exactly one source", "give one of --checkpoint, --random-weights and --graph")
     from engine.build_images import image_sets
     from engine.recipe import Recipe, load_recipe
 
@@ -90,18 +98,18 @@ def main(
         if recipe is not None:
             certificate.require()
         elif not certificate.passed:
-            # Nobody asked for FP16 by name, and the FP32 graph is good: a network that is not at home on these images is no failure.
+            # FP16 is only the default and the FP32 graph is good. A network may do badly on images unlike its own, so warn.
             click.echo(f"warning: FP16 is under its gate on these images: {'; '.join(certificate.failures())}", err=True)
-            click.echo("  give --images a folder of images like yours, or take the FP32 graph", err=True)
+            click.echo("  give --images a folder of images like yours, or use the FP32 graph", err=True)
     if wanted.plan is not None:
         _make_plan(out, wanted)
     if store is not None:
-        from seseg_trt import cache
+        from seseg_trt.models import cache
 
         click.echo(f"stored as {store}, the default model, in {cache.store(store, out)}")
 
 
-# -- where things come from ------------------------------------------------------------------------------------------------------
+# -- sources of the weights ------------------------------------------------------------------------------------------------------
 
 
 def _source(checkpoint: Path | None, seed: int | None, network: str | None) -> Source:
@@ -111,7 +119,7 @@ def _source(checkpoint: Path | None, seed: int | None, network: str | None) -> S
     if checkpoint is None:
         from engine.random_weights import random_model
 
-        click.echo(f"random weights by seed {seed}, calibrated on scenes: a network for benchmarks, which knows nothing")
+        click.echo(f"random weights, seed {seed}, calibrated on scenes: an untrained network for benchmarks")
         model = random_model(seed or 0, network or "seresnet152")
         click.echo(f"{model.name}: {model.count_params():,} parameters")
         return Source(model, f"random weights {seed}", f"random:{seed}", None)
@@ -125,16 +133,16 @@ def _source(checkpoint: Path | None, seed: int | None, network: str | None) -> S
     return Source(model, checkpoint.name, info.sha256, checkpoint)
 
 
-# -- what is made ----------------------------------------------------------------------------------------------------------------
+# -- graphs and plans --------------------------------------------------------------------------------------------------------------
 
 
 def _make_fp32(source: Source, out: Path, recipe: Recipe, sets: ImageSets, float_output: bool) -> Any:
-    """Write the FP32 graph and its certificate; return the graph without rewrites, of which other precisions are made."""
+    """Write the FP32 graph and its certificate; return the graph before rewrites, which is the source of other precisions."""
     from engine.export import export_onnx
     from engine.rewrite import count_macs, rewrite
-    from seseg_trt.certificate import Gate
+    from seseg_trt.models.certificate import Gate
     from seseg_trt.quality.images import spread
-    from seseg_trt.verify import open_subject
+    from seseg_trt.quality.verify import open_subject
 
     click.echo("converting, and comparing the graph with Keras")
     path = out / "model.onnx"
@@ -143,9 +151,9 @@ def _make_fp32(source: Source, out: Path, recipe: Recipe, sets: ImageSets, float
     plain = _load(path)
     rewritten = rewrite(plain, recipe.rewrites if recipe.precision == "fp32" and recipe.rewrites is not None else FP32_REWRITES)
     _save(rewritten, path)
-    macs = f"{count_macs(plain) / 1e9:.3f} GMAC an image, {count_macs(rewritten) / 1e9:.3f} as it is written"
+    macs = f"{count_macs(plain) / 1e9:.3f} GMAC an image, {count_macs(rewritten) / 1e9:.3f} after rewrites"
     click.echo(f"wrote {path} ({path.stat().st_size:,} bytes, {macs})")
-    # random weights have no masks to get wrong, and amplify rounding
+    # no gate for random weights: they amplify rounding errors, and their masks mean nothing
     gate = Gate(*(FP32_GATE if source.path is not None else NO_GATE))
     with open_subject(_artifact(path)) as graph:
         certificate = _certify(_keras_subject(source), graph, spread(sets.certificate, AGAINST_KERAS), gate)
@@ -155,12 +163,12 @@ def _make_fp32(source: Source, out: Path, recipe: Recipe, sets: ImageSets, float
 
 
 def _take_fp32(name: str, out: Path) -> Any:
-    from seseg_trt import cache
-    from seseg_trt.certificate import certificate_path
+    from seseg_trt.models import cache
+    from seseg_trt.models.certificate import certificate_path
 
     artifact = cache.find_model(name)
     if artifact.kind != "onnx" or artifact.precision != "fp32":
-        raise ModelError(f"{artifact.path} is a {artifact.precision} {artifact.kind}", "other precisions are made of an FP32 graph")
+        raise ModelError(f"{artifact.path} is a {artifact.precision} {artifact.kind}", "give an FP32 graph to make other precisions from")
     path = out / "model.onnx"
     if not (path.exists() and path.samefile(artifact.path)):
         for file in (artifact.path, certificate_path(artifact.path)):
@@ -168,7 +176,7 @@ def _take_fp32(name: str, out: Path) -> Any:
             target.unlink(missing_ok=True)
             if file.exists():
                 shutil.copyfile(file, target)
-    click.echo(f"took {artifact}")
+    click.echo(f"using {artifact}")
     return _load(path)
 
 
@@ -179,7 +187,7 @@ def _make_precision(plain: Any, out: Path, recipe: Recipe, sets: ImageSets) -> C
     reference, path = out / "model.onnx", out / f"model.{recipe.precision}.onnx"
     model = rewrite(plain, recipe.rewrites or ())
     with tempfile.TemporaryDirectory(prefix=".making-", dir=out) as folder:
-        draft = Path(folder) / path.name  # of the final name, which the certificate has too
+        draft = Path(folder) / path.name  # the final name, since the certificate records it
         if recipe.precision == "fp16":
             _save(to_fp16(model), draft)
             certificate = _certify_graph(reference, draft, recipe, sets.certificate)
@@ -192,7 +200,7 @@ def _make_precision(plain: Any, out: Path, recipe: Recipe, sets: ImageSets) -> C
 
 
 def _quantise(model: Any, reference: Path, draft: Path, recipe: Recipe, sets: ImageSets) -> Certificate:
-    """Write the first draft that meets the gate on the calibration images and then on the others; return its certificate."""
+    """Write the first graph that meets the gate on the calibration images and on the others; return its certificate on the others."""
     from engine.build_images import network_inputs
     from engine.calibration import calibrate
     from engine.precision import Quantisation
@@ -259,7 +267,7 @@ def _keras_subject(source: Source) -> Subject:
     import numpy as np
     import tensorflow as tf
 
-    from seseg_trt.verify import Subject
+    from seseg_trt.quality.verify import Subject
 
     def run(images: Any) -> tuple[Any, Any]:
         p = np.asarray(source.model(images.astype(np.float32), training=False))[..., 0]
@@ -271,25 +279,25 @@ def _keras_subject(source: Source) -> Subject:
 
 
 def _certify_graph(reference: Path, candidate: Path, recipe: Recipe, entries: Sequence[Entry]) -> Certificate:
-    from seseg_trt.certificate import Gate
-    from seseg_trt.verify import open_subject
+    from seseg_trt.models.certificate import Gate
+    from seseg_trt.quality.verify import open_subject
 
-    # OpenVINO widens an FP16 graph to FP32; ONNX Runtime rounds every tensor to FP16 as the graph says, so what it gives is nearer to a GPU's.
+    # OpenVINO runs an FP16 graph in FP32; ONNX Runtime rounds each tensor to FP16, so its result is closer to a GPU's.
     backend: Any = "onnxruntime" if recipe.precision == "fp16" else "openvino"
     with open_subject(_artifact(reference)) as one, open_subject(_artifact(candidate), backend=backend) as other:
         return _certify(one, other, entries, Gate(recipe.min_iou, recipe.min_worst_iou))
 
 
 def _certify(reference: Subject, candidate: Subject, entries: Sequence[Entry], gate: Gate) -> Certificate:
-    from seseg_trt.verify import VerifyOptions, certify
+    from seseg_trt.quality.verify import VerifyOptions, certify
 
     with _progress(len(entries), f"{candidate.name} against {reference.name}") as advance:
         return certify(reference, candidate, entries, gate=gate, options=VerifyOptions(drift_images=4), progress=lambda bad: advance())
 
 
 def _keep(certificate: Certificate, path: Path) -> None:
-    """Write a certificate beside its artifact, whether or not the gate was met."""
-    from seseg_trt.certificate import certificate_path
+    """Write a certificate beside its artifact, whether or not it meets the gate, and print a line about it."""
+    from seseg_trt.models.certificate import certificate_path
 
     target = certificate_path(path)
     certificate.write(target)
@@ -297,11 +305,11 @@ def _keep(certificate: Certificate, path: Path) -> None:
     click.echo(f"{certificate.line()}; worst image {iou['worst']:.4f}, {certificate.data['images']} images: {target}")
 
 
-# -- small things ----------------------------------------------------------------------------------------------------------------
+# -- helpers ---------------------------------------------------------------------------------------------------------------------
 
 
 def _artifact(path: Path) -> Any:
-    from seseg_trt.artifact import load_artifact
+    from seseg_trt.models.artifact import load_artifact
 
     return load_artifact(path)
 
@@ -313,14 +321,13 @@ def _load(path: Path) -> Any:
 
 
 def _save(model: Any, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(model.SerializeToString(deterministic=True))
-    shutil.move(part, path)
+    with atomic_write(path) as file:
+        file.write(model.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager
 def _progress(total: int, title: str) -> Iterator[Any]:
-    """Give a function that moves a bar on, on a terminal; elsewhere one line says what is done."""
+    """Show a progress bar on a terminal, one line elsewhere; yield the function that advances it."""
     from tqdm import tqdm
 
     if not sys.stderr.isatty():
@@ -330,6 +337,6 @@ def _progress(total: int, title: str) -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-    from seseg_trt.cli import run
+    from seseg_trt.cli.main import run
 
     sys.exit(run(main, name="build_engine.py"))

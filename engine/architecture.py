@@ -1,12 +1,12 @@
-"""Check that the architecture a checkpoint describes is this network, and find which of its layers is which of ours.
+"""Check that the architecture in a checkpoint is this network, and map the file's layer names to ours.
 
-Two networks can have weights of the same shapes and give different masks: another stride, padding, epsilon, activation
-or connection. So the JSON that Keras saved is walked from the output backwards beside
-:func:`engine.network.plan_layers`, and every attribute that changes a result is compared. Names play no part: Keras
-numbers them through the process.
+Two networks can have weights of the same shapes and still give different masks: another stride, padding, epsilon,
+activation or connection is enough. So the JSON that Keras saved is walked backwards from the output, in parallel with
+:func:`engine.network.plan_layers`, and every attribute that can change a result is compared. Layer names are ignored,
+because Keras numbers layers with a counter that runs through the whole process.
 
-The SE blocks' squeeze is a ``Lambda`` there: Python bytecode in the file, which is never run nor even decoded. One that
-stands where the network has its squeeze is taken for it; any other is refused.
+In the file, the squeeze of each SE block is a ``Lambda`` layer: Python bytecode, which is never run or decoded. A
+Lambda at the place of a squeeze is accepted as the squeeze; any other Lambda is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OTHER_NETWORK = (
     "only U-Nets of segmentation-models 0.2.0 on its SE-ResNet encoders can be read: Unet('seresnet152', ...), "
     "or one of another width or depth"
 )
-# What a layer may say of itself without changing a prediction.
+# Settings of a layer that do not change a prediction.
 SILENT = frozenset(
     {
         "name",
@@ -45,12 +45,12 @@ SILENT = frozenset(
 )
 EPSILON_TOLERANCE = 1e-12
 MAX_NAME = 512
-MAX_CONVOLUTIONS = 2600  # of the deepest network that NetworkSpec admits
+MAX_CONVOLUTIONS = 2600  # in the deepest network that NetworkSpec allows
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvSignature:
-    """As much of a convolution as tells which network it belongs to; ``in_channels`` is 0 where it is not known."""
+    """The sizes of a convolution that identify its network; ``in_channels`` is 0 if unknown."""
 
     kernel: int
     channels: int
@@ -59,10 +59,11 @@ class ConvSignature:
 
 
 def keras2_order(layers: dict[str, Layer]) -> list[Layer]:
-    """Return the layers in the order in which Keras 2.2.4 lists and saves them: the farthest from the output first.
+    """Return the layers in the order in which Keras 2.2.4 lists and saves them, the farthest from the output first.
 
-    Source: ``keras/engine/network.py`` of Keras 2.2.4, ``_map_graph_network``: layers are sorted by depth (the longest
-    way to the output), and within a depth by the order in which a depth-first walk from the output first meets them.
+    Layers are sorted by depth (the length of the longest path to the output). Layers of equal depth are in the order
+    in which a depth-first search from the output first reaches them. Source: ``_map_graph_network`` in
+    ``keras/engine/network.py`` of Keras 2.2.4.
     """
     names = list(layers)
     depth = dict.fromkeys(names, 0)
@@ -80,17 +81,21 @@ def keras2_order(layers: dict[str, Layer]) -> list[Layer]:
 
 
 def derive_spec(convolutions: Sequence[ConvSignature], input_size: int = 256) -> NetworkSpec:
-    """Find the network that these convolutions, in Keras's order, belong to.
+    """Derive the network's sizes from its convolutions.
 
-    Where one of them is wrong, the network that agrees with most of the others is returned, so that the caller can name
-    it.
+    If one convolution is wrong or missing, the network that agrees with most of the others is returned, so that the
+    caller can name the wrong one.
+
+    Args:
+        convolutions: in Keras's order (:func:`keras2_order`).
+        input_size: the side of the network's input, in pixels.
 
     Raises:
-        CheckpointError: they are those of no network of this family.
+        CheckpointError: no network of this family has such convolutions.
     """
     foreign = CheckpointError(f"its {len(convolutions)} convolutions are not those of this network", OTHER_NETWORK)
     last = max((i for i, c in enumerate(convolutions) if c.kernel == 3 and c.bias), default=0)
-    decoder = convolutions[max(0, last - 10) : last]  # two for each of five stages, and the last
+    decoder = convolutions[max(0, last - 10) : last]  # two in each of the five stages
     encoder = convolutions[: max(0, last - 10)]
     if len(encoder) < 2 or len(convolutions) > MAX_CONVOLUTIONS:
         raise foreign
@@ -111,7 +116,7 @@ def derive_spec(convolutions: Sequence[ConvSignature], input_size: int = 256) ->
 
 
 def _similar_specs(encoder: Sequence[ConvSignature], filters: int, decoder_filters: list[int], input_size: int) -> Iterator[NetworkSpec]:
-    """Yield the networks that these convolutions may be meant for, if one of them is wrong or missing."""
+    """Yield the networks that would match these convolutions if one of them were wrong or missing."""
     middle = Counter(c.channels for c in encoder if c.kernel == 3)
     repetitions = [middle[filters * 2**stage] for stage in range(4)]
     wide = WIDENING * filters
@@ -124,7 +129,7 @@ def _similar_specs(encoder: Sequence[ConvSignature], filters: int, decoder_filte
 
 
 def _agreement(spec: NetworkSpec, convolutions: Sequence[ConvSignature]) -> int:
-    """Return how many of the network's convolutions are found, in their order."""
+    """Return how many of the network's convolutions are found in order, minus the difference of the two counts."""
     planned = [layer for layer in keras2_order(plan_layers(spec)) if layer.kind == "Conv2D"]
     known = any(c.in_channels for c in convolutions)
     wanted = [ConvSignature(p.kernel, p.channels, p.bias, p.in_channels if known else 0) for p in planned]
@@ -133,10 +138,15 @@ def _agreement(spec: NetworkSpec, convolutions: Sequence[ConvSignature]) -> int:
 
 
 def spec_from_config(config: dict[str, Any]) -> NetworkSpec:
-    """Return the sizes of the network that an architecture describes; whether it is that network, :func:`match` tells.
+    """Return the sizes of the network that an architecture describes.
+
+    Only the convolutions and the input are read; :func:`match` checks everything else.
+
+    Args:
+        config: the ``model_config`` that Keras saved.
 
     Raises:
-        CheckpointError: it describes no network of this family.
+        CheckpointError: the architecture is not of this family.
     """
     described = _described_layers(config)
     convolutions = []
@@ -166,10 +176,14 @@ def _input_size(name: str, settings: dict[str, Any]) -> int:
 
 
 def match(config: dict[str, Any], spec: NetworkSpec) -> dict[str, str]:
-    """Find each of our layers in an architecture.
+    """Match the layers of an architecture to those of a network.
+
+    Args:
+        config: the ``model_config`` that Keras saved.
+        spec: the network to match.
 
     Returns:
-        Our layer's name to the file's.
+        For each layer name of :func:`engine.network.plan_layers`, the name of that layer in the file.
 
     Raises:
         CheckpointError: something differs; the message names the layer and both values.
@@ -181,20 +195,20 @@ def match(config: dict[str, Any], spec: NetworkSpec) -> dict[str, str]:
     for layer in reversed(planned.values()):
         name = names[layer.name]
         if name not in described:
-            raise CheckpointError(f"layer {name!r} is connected but not described", OTHER_NETWORK)
+            raise CheckpointError(f"layer {name!r} is used as an input but not described", OTHER_NETWORK)
         _check_layer(name, described[name], layer)
         sources = _inbound(name, described[name])
         if len(sources) != len(layer.inputs):
             raise CheckpointError(f"layer {name!r} has {len(sources)} inputs, the network's has {len(layer.inputs)}", OTHER_NETWORK)
         for source, wanted in zip(sources, layer.inputs, strict=True):
             if places.setdefault(source, wanted) != wanted:
-                raise CheckpointError(f"layer {name!r} is fed by {source!r}, which stands elsewhere too", OTHER_NETWORK)
+                raise CheckpointError(f"layer {name!r} takes {source!r}, which already matches another layer", OTHER_NETWORK)
             if names.setdefault(wanted, source) != source:
-                raise CheckpointError(f"layer {name!r} is fed by {source!r}, the network's by {names[wanted]!r}", OTHER_NETWORK)
+                raise CheckpointError(f"layer {name!r} takes {source!r}, the network's takes {names[wanted]!r}", OTHER_NETWORK)
     extra = sorted(set(described) - set(names.values()))
     if extra:
         kind = described[extra[0]]["class_name"]
-        raise CheckpointError(f"layer {extra[0]!r} ({kind}) is no part of the network", OTHER_NETWORK)
+        raise CheckpointError(f"layer {extra[0]!r} ({kind}) is not part of the network", OTHER_NETWORK)
     if _only(config["config"].get("input_layers"), "input") != names["input"]:
         raise CheckpointError("the model's input is not the network's", OTHER_NETWORK)
     return names
@@ -211,9 +225,9 @@ def _described_layers(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for layer in layers:
         good = isinstance(layer, dict) and isinstance(layer.get("config"), dict)
         if not good or not isinstance(layer.get("name"), str) or not isinstance(layer.get("class_name"), str):
-            raise CheckpointError(f"layer {len(described)} of the architecture is described in no known way", OTHER_NETWORK)
+            raise CheckpointError(f"layer {len(described)} of the architecture has an unknown form", OTHER_NETWORK)
         if max(len(layer["name"]), len(layer["class_name"])) > MAX_NAME:
-            raise CheckpointError(f"layer {len(described)} of the architecture has an endless name", OTHER_NETWORK)
+            raise CheckpointError(f"layer {len(described)} of the architecture has a name of over {MAX_NAME} characters", OTHER_NETWORK)
         if layer["name"] in described:
             raise CheckpointError(f"the architecture describes layer {layer['name']!r:.100} twice", OTHER_NETWORK)
         described[layer["name"]] = layer
@@ -224,7 +238,7 @@ def _only(ends: Any, what: str) -> str:
     if not (isinstance(ends, list) and len(ends) == 1 and isinstance(ends[0], list) and len(ends[0]) == 3):
         raise CheckpointError(f"the model does not have one {what}", OTHER_NETWORK)
     if not isinstance(ends[0][0], str) or ends[0][1:] != [0, 0]:
-        raise CheckpointError(f"the model's {what} {ends[0]!r:.100} is no plain layer", OTHER_NETWORK)
+        raise CheckpointError(f"the model's {what} {ends[0]!r:.100} is not a plain layer", OTHER_NETWORK)
     return ends[0][0]
 
 
@@ -237,7 +251,7 @@ def _inbound(name: str, described: dict[str, Any]) -> list[str]:
     for source in nodes[0]:
         plain = isinstance(source, list) and len(source) in (3, 4) and isinstance(source[0], str)
         if not plain or source[1:3] != [0, 0] or source[3:] not in ([], [{}]):
-            raise CheckpointError(f"layer {name!r} is fed in no known way: {source!r:.100}", OTHER_NETWORK)
+            raise CheckpointError(f"layer {name!r} has an input of an unknown form: {source!r:.100}", OTHER_NETWORK)
     return [source[0] for source in nodes[0]]
 
 
@@ -266,12 +280,12 @@ def _check_layer(name: str, described: dict[str, Any], layer: Layer) -> None:
         raise CheckpointError(f"layer {name!r} ({kind}) has an unknown setting {unknown[0]!r:.60}", OTHER_NETWORK)
 
 
-# Later than Keras 2.2.4, or left out by earlier ones: where it is missing it is what the network has.
+# Settings that some versions of Keras 2 leave out; their default is what the network has.
 OPTIONAL = frozenset({"groups", "interpolation", "data_format"})
 
 
 def _settings(layer: Layer) -> dict[str, tuple[Any, ...]]:
-    """Return the settings that decide a layer's result, each with the values that mean the network's."""
+    """Return the settings that decide a layer's result, each with the values that match the network; the first is the usual one."""
     image = {"data_format": ("channels_last",)}
     match layer.kind:
         case "ZeroPadding2D":
@@ -316,6 +330,6 @@ def _check_squeeze(name: str, kind: str, settings: dict[str, Any]) -> None:
     if kind == "GlobalAveragePooling2D" and settings.get("keepdims") is True:
         return
     if kind != "Lambda":
-        raise CheckpointError(f"layer {name!r} is {kind!r:.60} where the network squeezes (a Lambda)", OTHER_NETWORK)
+        raise CheckpointError(f"layer {name!r} is {kind!r:.60} where the network has a squeeze (a Lambda)", OTHER_NETWORK)
     if settings.get("arguments") not in ({}, None):
         raise CheckpointError(f"layer {name!r} is a Lambda with arguments; the network's squeeze has none", OTHER_NETWORK)

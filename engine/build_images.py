@@ -1,4 +1,7 @@
-"""The images that build_engine.py calibrates and certifies on. Of its floor: it may use what seseg_trt measures with."""
+"""Choose the images that build_engine.py calibrates and certifies on.
+
+Like build_engine.py, and unlike the rest of engine/, this module may import :mod:`seseg_trt.quality`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seseg_trt import cache
 from seseg_trt.errors import BadImage, UsageError
+from seseg_trt.models import cache
 from seseg_trt.options import DecodeOptions
 from seseg_trt.quality.images import Entry, Sampled, entries_in, sample, spread
 
@@ -21,33 +24,40 @@ SCENES, SCENES_SEED = 64, 4
 
 @dataclass(frozen=True)
 class ImageSets:
-    """Two sets without a common image, nor copies of one. Where nothing is quantised the first is empty."""
+    """Two disjoint sets of images; copies of one image are in the same set.
+
+    Attributes:
+        calibration: empty if nothing is quantised.
+        certificate: the images to certify on.
+    """
 
     calibration: list[Entry]
     certificate: list[Entry]
 
     def warning(self) -> str:
-        """Say what is doubtful about them; empty where nothing is."""
+        """Return a warning if there are few images to calibrate on; an empty string otherwise."""
         count = len(self.calibration)
-        return f"{count} images to calibrate on are few; {WANTED_CALIBRATION} or more are better" if 0 < count < WANTED_CALIBRATION else ""
+        return f"only {count} images to calibrate on; {WANTED_CALIBRATION} or more are better" if 0 < count < WANTED_CALIBRATION else ""
 
 
 def image_sets(folder: Path | None, *, quantised: bool) -> ImageSets:
-    """Divide a user's images by the hash of their bytes; without a folder, take what ships with the project.
+    """Split a user's images by the hash of their bytes; without a folder, return the images that ship with the project.
+
+    Args:
+        folder: the user's images, or None.
+        quantised: whether images to calibrate on are needed.
 
     Raises:
-        UsageError: there are too few to calibrate on, or none.
+        UsageError: the folder has no images, or too few to calibrate on; or images to calibrate on are needed and no folder is given.
     """
     if folder is None:
         if quantised:
             raise UsageError(
-                "INT8 and FP8 have to be calibrated on images like yours, and there are none",
-                f"give --images a folder of at least {2 * LEAST_CALIBRATION} of them (better {2 * WANTED_CALIBRATION})",
+                "INT8 and FP8 must be calibrated on images like yours, and no --images is given",
+                f"give --images a folder of at least {2 * LEAST_CALIBRATION} images ({2 * WANTED_CALIBRATION} are better)",
             )
         return ImageSets([], shipped_images())
     entries, _ = entries_in([folder])
-    if not entries:
-        raise UsageError(f"there is no image in {folder}", "give --images a folder of images")
     if not quantised:
         return ImageSets([], spread(entries, MOST_CERTIFIED))
     halves: tuple[list[Entry], list[Entry]] = ([], [])
@@ -56,8 +66,8 @@ def image_sets(folder: Path | None, *, quantised: bool) -> ImageSets:
     calibration, certificate = spread(halves[0], MOST_CALIBRATION), spread(halves[1], MOST_CERTIFIED)
     if len(calibration) < LEAST_CALIBRATION or not certificate:
         raise UsageError(
-            f"{len(entries)} images in {folder} are too few: {len(calibration)} of them are to calibrate on, and the rest to certify on",
-            f"give --images at least {2 * LEAST_CALIBRATION + LEAST_CALIBRATION // 2} images (better {2 * WANTED_CALIBRATION})",
+            f"{len(entries)} images in {folder} are too few: {len(calibration)} of them would be for calibration, the rest for the certificate",
+            f"give --images at least {2 * LEAST_CALIBRATION + LEAST_CALIBRATION // 2} images ({2 * WANTED_CALIBRATION} are better)",
         )
     return ImageSets(calibration, certificate)
 
@@ -71,7 +81,7 @@ def _hash(entry: Entry) -> bytes:
 
 
 def shipped_images() -> list[Entry]:
-    """Return the photographs that ship with the package, and :data:`SCENES` scenes."""
+    """Return the photographs that ship with the package and :data:`SCENES` procedural scenes."""
     from .scenes import draw_scene
 
     photographs, _ = entries_in([cache.demo_path().parent / "images"])
@@ -84,7 +94,7 @@ def shipped_images() -> list[Entry]:
 
 
 def network_inputs(entries: Sequence[Entry], size: int) -> Iterator[Any]:
-    """Yield what a network sees of each image that can be decoded: uint8 [size, size, 3]."""
+    """Yield the network input of each image, uint8 [size, size, 3]; images that can't be decoded are left out."""
     for entry in entries:
         sampled = sample(entry, DecodeOptions(), size)
         if isinstance(sampled, Sampled):

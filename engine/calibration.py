@@ -1,8 +1,9 @@
-"""What a network's tensors hold on images: streamed, in bounded memory, for choosing how they are quantised.
+"""Collect statistics of a network's tensors over images, in bounded memory, and choose quantisation ranges from them.
 
-Of each tensor and image a few thousand values are kept, drawn at random, and the extremes of all. The range of an 8-bit tensor is then
-the one with the least squared error on what was kept: the tails of an activation are long, and a step fine enough for the bulk is worth
-a few clipped values. Source: Wu et al., "Integer Quantization for Deep Learning Inference", https://arxiv.org/abs/2004.09602, section 4.
+For each tensor, the extremes over all images are kept, and a random sample of a few thousand values of each image. The range of an
+8-bit tensor is then the one with the least mean squared error on the sample: activations have long tails, so a finer step for most values
+is worth clipping a few. Source: Wu et al., "Integer Quantization for Deep Learning Inference", https://arxiv.org/abs/2004.09602,
+section 4.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seseg_trt.artifact import INPUT_NAME
 from seseg_trt.errors import UsageError
+from seseg_trt.models.artifact import INPUT_NAME
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,7 +29,7 @@ LEAST_SHARE = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What was seen of one tensor: its extremes over all images, and some of its values, float32 [K]."""
+    """Statistics of one tensor: its extremes over all images, and a sample of its values, float32 [K]."""
 
     lowest: float
     highest: float
@@ -42,12 +43,12 @@ class Seen:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """What was seen of all tensors.
+    """Statistics of all tensors.
 
     Attributes:
-        tensors: by name.
-        images: how many.
-        sha256: over the images' pixels as the network saw them, sorted: their order does not count.
+        tensors: the statistics of each tensor, by its name.
+        images: how many images were run.
+        sha256: a hash over the network inputs, independent of their order; hex.
     """
 
     tensors: dict[str, Seen]
@@ -58,16 +59,16 @@ class Calibration:
 def calibrate(
     model: Any, names: Sequence[str], images: Iterable[npt.NDArray[np.uint8]], progress: Callable[[], None] | None = None
 ) -> Calibration:
-    """Run images through a graph and keep what tensors held.
+    """Run images through a graph in ONNX Runtime and collect statistics of its tensors.
 
     Args:
         model: an ``onnx.ModelProto`` in FP32.
-        names: of the tensors.
-        images: uint8 [S, S, 3], read once, one after the other.
+        names: the names of the tensors.
+        images: network inputs, uint8 [S, S, 3] each; iterated once.
         progress: called after each image.
 
     Raises:
-        UsageError: there is no image.
+        UsageError: there are no images.
     """
     run = float_session(model, names)
     random = np.random.default_rng(0)
@@ -91,8 +92,16 @@ def calibrate(
     return Calibration(tensors, len(digests), hashlib.sha256(b"".join(sorted(digests))).hexdigest())
 
 
-def float_session(model: Any, names: Sequence[str], inputs: dict[str, Any] | None = None) -> Callable[..., list[Any]]:
-    """Return a function that takes uint8 [N, S, S, 3] (and other inputs by name) and gives tensors of a graph in ONNX Runtime."""
+def float_session(model: Any, names: Sequence[str]) -> Callable[[Any], list[Any]]:
+    """Open a graph in ONNX Runtime on the CPU, with the named tensors as its outputs.
+
+    Args:
+        model: an ``onnx.ModelProto``; it is not changed.
+        names: the names of FP32 tensors.
+
+    Returns:
+        A function that takes images, uint8 [N, S, S, 3], and returns the tensors in the order of `names`.
+    """
     import onnx
     import onnxruntime
 
@@ -106,18 +115,18 @@ def float_session(model: Any, names: Sequence[str], inputs: dict[str, Any] | Non
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
-    def run(images: Any, **more: Any) -> list[Any]:
-        results: list[Any] = session.run(list(names), {INPUT_NAME: images, **more})
+    def run(images: Any) -> list[Any]:
+        results: list[Any] = session.run(list(names), {INPUT_NAME: images})
         return results
 
     return run
 
 
 def best_range(seen: Seen, least: int, most: int) -> float:
-    """Return the magnitude that the highest 8-bit level is to stand for: of many the one with the least squared error.
+    """Return the magnitude that the highest 8-bit level stands for: of 65 candidates, the one with the least mean squared error.
 
     Args:
-        seen: the tensor.
+        seen: the statistics of the tensor.
         least, most: the lowest and the highest level, e.g. -127 and 127.
     """
     largest = seen.largest

@@ -1,7 +1,7 @@
-"""From a Keras 2.2.4 checkpoint to today's Keras model of the same network, with the same weights.
+"""Load a Keras 2.2.4 checkpoint into a current Keras model of the same network.
 
-The file is read by :mod:`engine.reader` in a process of its own: a checkpoint is untrusted input, and a damaged file
-that crashes or stalls the HDF5 library ends that process and not this one.
+A checkpoint is untrusted input, so :mod:`engine.reader` reads it in a separate process: a damaged file that crashes or
+hangs the HDF5 library ends only that process.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from .reader import CheckpointInfo, Weights
 
 __all__ = ["CheckpointInfo", "Weights", "load_checkpoint", "load_encoder_weights", "read_apart", "set_weights"]
 
-PATIENCE = 60.0  # seconds for any file
-PATIENCE_PER_BYTE = 1 / 10e6  # and for its size, from a slow disk
+TIMEOUT = 60.0  # seconds, for a file of any size
+TIMEOUT_PER_BYTE = 1 / 10e6  # seconds more for each byte: a slow disk reads 10 MB/s
 
 
 def load_checkpoint(path: str | Path) -> tuple[Any, CheckpointInfo]:
-    """Build the network of a checkpoint, with its weights.
+    """Build the network of a checkpoint and load its weights.
 
     Args:
-        path: HDF5, written by Keras 2's ``model.save()`` or ``model.save_weights()``.
+        path: an HDF5 file, written by Keras 2's ``model.save()`` or ``model.save_weights()``.
 
     Returns:
-        The Keras model (see :func:`engine.network.build_unet`), and what the checkpoint is.
+        The Keras model (see :func:`engine.network.build_unet`), and a description of the checkpoint.
 
     Raises:
-        CheckpointError: it is missing, foreign or damaged, or holds another network.
+        CheckpointError: the file is missing, damaged or not from Keras 2, or holds another network.
     """
     weights, info = read_apart(path)
     model = build_unet(info.spec)
@@ -49,27 +49,30 @@ def load_checkpoint(path: str | Path) -> tuple[Any, CheckpointInfo]:
 
 
 def load_encoder_weights(model: Any, path: str | Path) -> None:
-    """Load an encoder's weights alone into a U-Net: the ImageNet weights of image-classifiers 0.2.0, without the top.
+    """Load the weights of an encoder into a U-Net, e.g. the ImageNet weights of image-classifiers 0.2.0 without the top.
 
     Args:
-        model: made by :func:`engine.network.build_unet`; it is changed.
-        path: HDF5, written by Keras 2's ``save_weights()`` or ``save()`` of the encoder.
+        model: a model of :func:`engine.network.build_unet`; its encoder is changed in place.
+        path: an HDF5 file, written by Keras 2's ``save_weights()`` or ``save()`` of the encoder.
 
     Raises:
-        CheckpointError: it is missing, foreign or damaged, or the weights of another encoder.
+        CheckpointError: the file is missing, damaged or not from Keras 2, or holds another encoder.
     """
     weights, _ = _ask_reader(Path(path), spec_of(model))
     set_weights(model, weights)
 
 
 def read_apart(path: str | Path) -> tuple[Weights, CheckpointInfo]:
-    """Read a checkpoint in a process of its own, without building anything.
+    """Read a checkpoint in a separate process, without building a model.
+
+    Args:
+        path: as for :func:`load_checkpoint`.
 
     Returns:
-        As :func:`engine.reader.read_checkpoint`.
+        The same as :func:`engine.reader.read_checkpoint`.
 
     Raises:
-        CheckpointError: it is missing, foreign or damaged, or holds another network.
+        CheckpointError: the file is missing, damaged or not from Keras 2, or holds another network.
     """
     path = Path(path)
     weights, answer = _ask_reader(path, None)
@@ -78,7 +81,7 @@ def read_apart(path: str | Path) -> tuple[Weights, CheckpointInfo]:
 
 
 def set_weights(model: Any, weights: Weights) -> None:
-    """Put weights into a model's layers of the same names."""
+    """Copy weights into the model's layers of the same names."""
     for name, values in weights.items():
         model.get_layer(name).set_weights(values)
 
@@ -98,18 +101,18 @@ def _ask_reader(path: Path, encoder_of: NetworkSpec | None) -> tuple[Weights, di
 
 
 def _run_reader(path: Path, request: dict[str, Any]) -> dict[str, Any]:
-    patience = PATIENCE + (path.stat().st_size * PATIENCE_PER_BYTE if path.is_file() else 0)
+    timeout = TIMEOUT + (path.stat().st_size * TIMEOUT_PER_BYTE if path.is_file() else 0)
     try:
         done = subprocess.run(
             [sys.executable, "-m", "engine.reader", json.dumps(request)],
-            cwd=Path(__file__).resolve().parent.parent,  # where `engine` is importable
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # each thread would take addresses from its memory limit
+            cwd=Path(__file__).resolve().parent.parent,  # from here `engine` can be imported
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # the stack of each thread counts against its memory limit
             capture_output=True,
-            timeout=patience,
+            timeout=timeout,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CheckpointError(f"{path} was not read in {patience:.0f} s; it must be damaged", DAMAGED) from None
+        raise CheckpointError(f"{path} was not read in {timeout:.0f} s; it must be damaged", DAMAGED) from None
     try:
         if done.returncode == 0:
             answer = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""How a graph's confidence compares with Keras's: measured on images before a graph is written."""
+"""Compare a graph's confidence maps with Keras's, before the graph is written."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seseg_trt.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
 from seseg_trt.errors import ModelError
+from seseg_trt.models.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
 
 from .graph import float_output_in_memory
 
@@ -25,15 +25,15 @@ Maps = npt.NDArray[np.float32]
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How a graph's confidence compares with Keras's on the same images.
+    """The agreement of a graph's confidence with Keras's on the same images.
 
     Attributes:
-        images: how many were compared.
-        max_difference: the largest |dp|.
-        share: of the pixels, how many are within :data:`TOLERANCE`.
-        iou: of the masks at :data:`THRESHOLD`, pooled over the images.
-        decided_iou: the same without the pixels that Keras puts within :data:`TOLERANCE` of the threshold. One of those
-            may fall on either side within the tolerance, and on a small mask it alone would decide.
+        images: how many images were compared.
+        max_difference: the largest absolute difference of the confidences p, 0..1.
+        share: the share of pixels whose difference is at most :data:`TOLERANCE`.
+        iou: the IoU of the masks at :data:`THRESHOLD`, pooled over the images.
+        decided_iou: the same without the pixels that Keras puts within :data:`TOLERANCE` of the threshold. Such a pixel
+            may be on either side of the threshold, and in a small mask one pixel can fail the gate.
     """
 
     images: int
@@ -44,7 +44,7 @@ class Agreement:
 
     @property
     def good(self) -> bool:
-        """Whether it is within the contract."""
+        """Whether `share` is at least :data:`MIN_SHARE` and `decided_iou` at least :data:`MIN_IOU`."""
         return self.share >= MIN_SHARE and self.decided_iou >= MIN_IOU
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Agreement:
 
 
 def compare(graph: Any, model: Any, images: Images) -> Agreement:
-    """Run a graph in ONNX Runtime and its model in Keras on the same images.
+    """Run a graph in ONNX Runtime and its model in Keras on the same images, and compare the results.
 
     Args:
         graph: an ``onnx.ModelProto``.
@@ -63,17 +63,17 @@ def compare(graph: Any, model: Any, images: Images) -> Agreement:
         images: uint8 [N, S, S, 3].
 
     Raises:
-        ModelError: one of them gives values that are no confidence, or the graph's ``confidence`` is not its ``p``
-            truncated.
+        ModelError: one of them gives values that are not confidences (NaN, or outside 0..1), or the graph's
+            ``confidence`` is not 255 ``p``, truncated.
     """
     largest, within, pixels = 0.0, 0, 0
     both = either = decided_both = decided_either = 0
     for p, confidence, reference in _run_both(graph, model, images):
         for name, values in (("Keras", reference), ("the graph", p)):
             if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-                raise ModelError(f"{name} gives values that are no confidence (NaN, or outside 0 to 1)", "the weights are damaged")
+                raise ModelError(f"{name} gives values that are not confidences (NaN, or outside 0 to 1)", "the weights are damaged")
         if not np.array_equal(confidence, (p * np.float32(255)).astype(np.uint8)):
-            raise ModelError("the graph's uint8 output is not its float output times 255, truncated", "this is a fault: report it")
+            raise ModelError("the graph's uint8 output is not its float output times 255, truncated", "this is a bug: please report it")
         difference = np.abs(p - reference)
         largest = max(largest, float(difference.max()))
         within += int((difference <= TOLERANCE).sum())
@@ -103,7 +103,7 @@ def _run_both(graph: Any, model: Any, images: Images) -> Iterator[tuple[Maps, Im
 
 
 def procedural_images(size: int, count: int = 6) -> Images:
-    """Draw the images that graphs are compared on: smooth and striped blobs on gradients with some noise, black, white and noise.
+    """Draw the images that graphs are compared on: striped blobs on noisy gradients, then one black, one white and one of noise.
 
     Returns:
         uint8 [count, size, size, 3], the same in every run.

@@ -1,7 +1,7 @@
-"""Images and their masks: found in folders and checked, or drawn; split, augmented and put into batches.
+"""Find, check, split and augment pairs of images and masks, and make training batches of them.
 
-Everything random is a function of a seed and a place (epoch, position), so that training which was stopped can go on with the very
-batches it would have had.
+All randomness is a function of a seed, the epoch and the position in it, so a resumed training run gets the same batches as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from seseg_trt.errors import UsageError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 SHOWN_PROBLEMS = 20
-SUBJECT = 127  # a mask's values above it are subject
+SUBJECT = 127  # mask values above this are subject
 CACHE_BYTES = 3 << 30
 
 Image = NDArray[np.uint8]
@@ -29,18 +29,18 @@ Pair = tuple[Image, Image]
 
 
 class Source(Protocol):
-    """Pairs by number: an image uint8 [H, W, 3] and its mask uint8 [H, W] (255 on the subject, else 0)."""
+    """An indexed collection of pairs: an image, uint8 [H, W, 3] (RGB), and its mask, uint8 [H, W] (255 on the subject, else 0)."""
 
     def __len__(self) -> int: ...
 
     def load(self, index: int) -> Pair:
-        """Pair `index`."""
+        """Return pair `index`, from 0."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class PairFiles:
-    """An image file and its mask file. ``name`` is the image's path relative to the folder of images, with forward slashes."""
+    """An image file and its mask file; ``name`` is the image's path relative to the folder of images, with forward slashes."""
 
     name: str
     image: Path
@@ -48,10 +48,13 @@ class PairFiles:
 
 
 def find_pairs(images: Path, masks: Path) -> list[PairFiles]:
-    """Pair the images of a folder (and its subfolders) with the masks of another: ``a/b.jpg`` with ``a/b.png``.
+    """Pair the images of a folder and its subfolders with the masks of another: ``a/b.jpg`` with ``a/b.png``.
+
+    Every pair is read and checked.
 
     Raises:
-        UsageError: anything is wrong with any pair; the message lists all that is (the first 20, and how many more).
+        UsageError: a folder is missing, there are no images, or a pair can't be used; the message lists the first 20 problems and the
+            number of the others.
     """
     for folder in (images, masks):
         if not folder.is_dir():
@@ -99,15 +102,18 @@ def _problem_of(pair: PairFiles) -> str:
         (height, width), (mask_height, mask_width) = image.shape[:2], mask.shape
         return f"{pair.image} is {width} x {height}, its mask {pair.mask} {mask_width} x {mask_height}"
     if 0 < int(mask.max()) <= SUBJECT:
-        return f"{pair.mask}: its values end at {int(mask.max())}, and 255 says subject"
+        return f"{pair.mask}: its largest value is {int(mask.max())}; the subject must be 255"
     return ""
 
 
 def load_pair(pair: PairFiles) -> Pair:
-    """Read a pair: the image as RGB, turned as its EXIF says, uint8 [H, W, 3]; the mask as greyscale, uint8 [H, W], values as they are.
+    """Read an image and its mask.
+
+    Returns:
+        The image as RGB, rotated by its EXIF orientation, uint8 [H, W, 3]; the mask as greyscale with its values unchanged, uint8 [H, W].
 
     Raises:
-        OSError: one of them can't be read (Pillow's UnidentifiedImageError is one).
+        OSError: one of them can't be read (Pillow's UnidentifiedImageError is a subclass).
     """
     from PIL import Image as Pillow
     from PIL import ImageOps
@@ -120,29 +126,33 @@ def load_pair(pair: PairFiles) -> Pair:
 
 
 def in_validation(name: str, share: float) -> bool:
-    """Whether the pair of this name is held out: decided by the name's SHA-256 alone, so that adding files moves no other."""
+    """Return whether a pair is held out: its name's SHA-256 alone decides, so adding files never moves another pair."""
     head = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8]
     return int.from_bytes(head, "big") < share * 2**64
 
 
 def split(pairs: Sequence[PairFiles], share: float) -> tuple[list[PairFiles], list[PairFiles]]:
-    """Part pairs into those to train on and those held out (about `share` of them).
+    """Split pairs into those to train on and those held out.
+
+    Args:
+        pairs: all pairs.
+        share: about how many to hold out, 0..1; see :func:`in_validation`.
 
     Raises:
-        UsageError: one of the two is empty.
+        UsageError: one of the two sets is empty.
     """
     held_out = [p for p in pairs if in_validation(p.name, share)]
     kept = [p for p in pairs if not in_validation(p.name, share)]
     if not kept or not held_out:
         raise UsageError(
-            f"of {len(pairs)} images {len(kept)} are left to train on and {len(held_out)} held out; both must be some",
+            f"of {len(pairs)} images {len(kept)} are left to train on and {len(held_out)} held out; each set needs at least one",
             "give more images, or another --validation share",
         )
     return kept, held_out
 
 
 class Folder:
-    """Pairs that lie in folders."""
+    """A source that reads pairs from files."""
 
     def __init__(self, pairs: Sequence[PairFiles]) -> None:
         self.pairs = pairs
@@ -151,13 +161,13 @@ class Folder:
         return len(self.pairs)
 
     def load(self, index: int) -> Pair:
-        """Pair `index`, read from its files."""
+        """Read pair `index` from its files; the mask gets 255 on the subject, else 0."""
         image, mask = load_pair(self.pairs[index])
         return image, np.where(mask > SUBJECT, 255, 0).astype(np.uint8)
 
 
 class Scenes:
-    """Procedural scenes of one seed: three in four of 256 x 256, the fourth of another size and shape."""
+    """A source that draws the procedural scenes of one seed: three in four are 256 x 256, the fourth is larger."""
 
     SIZES = ((256, 256), (256, 256), (256, 256), (340, 256), (256, 256), (256, 256), (256, 256), (320, 320))
 
@@ -168,7 +178,7 @@ class Scenes:
         return self.count
 
     def load(self, index: int) -> Pair:
-        """Scene `index`, drawn anew."""
+        """Draw scene `index`; its image has been through JPEG."""
         from .scenes import draw_scene
 
         scene = draw_scene(self.seed, index, *self.sizes[index % len(self.sizes)])
@@ -176,7 +186,7 @@ class Scenes:
 
 
 class Cached:
-    """Another source whose pairs are kept once loaded, up to a number of bytes."""
+    """A source that keeps the pairs of another source in memory, up to a number of bytes."""
 
     def __init__(self, source: Source, limit: int = CACHE_BYTES) -> None:
         self.source, self.left = source, limit
@@ -186,7 +196,7 @@ class Cached:
         return len(self.source)
 
     def load(self, index: int) -> Pair:
-        """Pair `index`."""
+        """Return pair `index`, from memory if it is kept."""
         if index in self.kept:
             return self.kept[index]
         pair = self.source.load(index)
@@ -199,12 +209,13 @@ class Cached:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied. Zero turns a kind off.
+    """How training images are augmented.
 
     Attributes:
-        flip: mirror every other one from left to right.
-        crop: the least share of the area that is kept, 1 for no crop; the crop's shape varies from 3:4 to 4:3 of the image's.
-        colour: the strength of changes of brightness, contrast, saturation and (a quarter as strong) hue, 0 to 1.
+        flip: mirror each image from left to right with probability 1/2.
+        crop: the least share of the area that a random crop keeps; 1 turns cropping off. The crop's aspect ratio is between 3/4 and 4/3 of
+            the image's.
+        colour: the strength of random changes of brightness, contrast, saturation and (a quarter as strong) hue, 0..1; 0 turns them off.
     """
 
     flip: bool = True
@@ -213,7 +224,7 @@ class Augmentation:
 
 
 def sample(pair: Pair, size: int) -> Pair:
-    """Bring a pair to `size` x `size` by NEAREST, as the network's input is made: uint8 [S, S, 3] and [S, S]."""
+    """Resize a pair to `size` x `size` by NEAREST, as the network's input is: uint8 [S, S, 3] and [S, S]."""
     from PIL import Image as Pillow
 
     image, mask = (np.asarray(Pillow.fromarray(part).resize((size, size), Pillow.Resampling.NEAREST)) for part in pair)
@@ -221,13 +232,19 @@ def sample(pair: Pair, size: int) -> Pair:
 
 
 def augment(pair: Pair, size: int, how: Augmentation, key: Sequence[int]) -> Pair:
-    """Vary a pair and bring it to `size` x `size`, by TensorFlow's stateless image operations; the same key gives the same result.
+    """Augment a pair and resize it to `size` x `size`, with TensorFlow's stateless image operations.
 
-    The mask travels as a fourth channel of the image, so that both are cut, mirrored and sampled (NEAREST) alike. Colours change on
-    the image alone.
+    The mask is handled as a fourth channel of the image, so that both get the same crop, flip and NEAREST resize. Only the image's
+    colours change.
+
+    Args:
+        pair: image and mask, uint8 [H, W, 3] and [H, W].
+        size: S, in pixels.
+        how: what is varied, and how much.
+        key: the random seed; the same key gives the same result.
 
     Returns:
-        uint8 [S, S, 3] and uint8 [S, S].
+        The image, uint8 [S, S, 3], and the mask, uint8 [S, S].
     """
     import tensorflow as tf
 
@@ -269,15 +286,15 @@ def _crop(stack: Image, least: float, seed: NDArray[np.int32]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """The endless row of training batches; batch k is a function of k and the seed.
+    """The endless sequence of training batches; batch k depends only on k and these attributes.
 
     Attributes:
         source: where pairs come from.
         size: the side of the network's input, in pixels.
-        batch: images in a batch; fewer where the source is smaller.
-        seed: of the order and of the augmentation.
-        augmentation: how images are varied.
-        workers: threads that prepare batches ahead.
+        batch: images in a batch; a smaller source gives smaller batches.
+        seed: the seed of the order and of the augmentation.
+        augmentation: how images are augmented.
+        workers: threads that prepare batches in advance.
     """
 
     source: Source
@@ -289,11 +306,11 @@ class Batches:
 
     @property
     def in_epoch(self) -> int:
-        """Batches in an epoch; what is left over when the order is cut into batches waits for another epoch's order."""
+        """The number of batches in an epoch; the images of a last, incomplete batch are left out of that epoch."""
         return max(len(self.source) // self.batch, 1)
 
     def make(self, step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Batch `step`: float32 [N, S, S, 3] of 0..255 and float32 [N, S, S, 1] of 0 and 1."""
+        """Make batch `step`, from 0: images, float32 [N, S, S, 3], 0..255, and masks, float32 [N, S, S, 1], 0 or 1."""
         epoch, place = divmod(step, self.in_epoch)
         order = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch]))).permutation(len(self.source))
         chosen = order[place * self.batch : (place + 1) * self.batch]
@@ -301,7 +318,7 @@ class Batches:
         return to_arrays(pairs)
 
     def from_step(self, first: int, last: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Batches `first` to `last` - 1, prepared ahead by threads."""
+        """Yield batches `first` to `last` - 1, prepared in advance by threads."""
         with concurrent.futures.ThreadPoolExecutor(self.workers) as pool:
             ahead = 2 * self.workers
             pending = [pool.submit(self.make, step) for step in range(first, min(first + ahead, last))]
@@ -313,7 +330,7 @@ class Batches:
 
 
 def to_arrays(pairs: Sequence[Pair]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Stack pairs of one size into the network's input and its truth; float32 [N, S, S, 3] of 0..255, float32 [N, S, S, 1] of 0 and 1."""
+    """Stack pairs of one size into images, float32 [N, S, S, 3], 0..255, and masks, float32 [N, S, S, 1], 0 or 1."""
     images = np.stack([image for image, _ in pairs]).astype(np.float32)
     truths = (np.stack([mask for _, mask in pairs])[..., None] > SUBJECT).astype(np.float32)
     return images, truths

@@ -1,8 +1,10 @@
-"""What procedural scenes are drawn with: dice, textures, the distance fields of shapes, shading.
+"""Provide the primitives of procedural scenes: random draws, textures, distance fields of shapes, shading.
 
-Every number is made by operations that IEEE 754 defines to the last bit (sums, products, quotients, square roots, comparisons), one
-element at a time, in float32. There is no sine, no exponential and no long sum, whose last bits depend on the processor: so the same
-seed gives the same pixels on every machine. Lengths are in units of which the image's short side has 256.
+The same seed gives the same pixels on every machine. So every number is computed element by element in float32, with the operations
+that IEEE 754 defines to the last bit: sums, products, quotients, square roots and comparisons. Sines, exponentials and long sums are
+avoided, because their last bits depend on the processor.
+
+Lengths are in units: the short side of an image is 256 units long.
 """
 
 from __future__ import annotations
@@ -24,29 +26,29 @@ FAR = 1e4
 
 
 class Dice:
-    """Random draws from one stream, as Python floats (a NumPy scalar would turn float32 arrays into float64)."""
+    """A random stream with a key as its seed; draws are Python floats, since NumPy's float64 scalars would widen float32 arrays."""
 
     def __init__(self, *key: int) -> None:
         self.generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
     def between(self, low: float, high: float) -> float:
-        """A float, uniform from low to high."""
+        """Draw a float, uniform from low to high."""
         return low + (high - low) * float(self.generator.random())
 
     def whole(self, low: int, high: int) -> int:
-        """A whole number, uniform from low to high, both included."""
+        """Draw an integer, uniform from low to high, both included."""
         return int(self.generator.integers(low, high + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Draw True with this probability, else False."""
         return float(self.generator.random()) < probability
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of the options."""
+        """Draw one of the options."""
         return options[self.whole(0, len(options) - 1)]
 
     def direction(self) -> tuple[float, float]:
-        """A unit vector, uniform on the circle, found by rejection (no sine)."""
+        """Draw a unit vector, uniform on the circle, by rejection sampling (which needs no sine)."""
         while True:
             x, y = self.between(-1, 1), self.between(-1, 1)
             square = x * x + y * y
@@ -57,23 +59,23 @@ class Dice:
 
 @dataclasses.dataclass(frozen=True)
 class Canvas:
-    """The grid of an image: pixel counts, and each pixel centre's place in units."""
+    """The pixel grid of an image, height x width pixels, and its mapping to units."""
 
     height: int
     width: int
 
     @property
     def unit(self) -> float:
-        """Pixels in a unit."""
+        """The number of pixels in a unit."""
         return min(self.height, self.width) / SHORT_SIDE
 
     @property
     def extent(self) -> tuple[float, float]:
-        """Width and height in units."""
+        """The width and the height in units."""
         return self.width / self.unit, self.height / self.unit
 
     def box(self, left: float, top: float, right: float, bottom: float) -> tuple[slice, slice]:
-        """The pixels (rows, columns) that a rectangle in units touches, cut to the canvas; at least one."""
+        """Return the pixels (rows, columns) that a rectangle in units touches, clipped to the canvas; at least one pixel."""
 
         def span(low: float, high: float, count: int) -> slice:
             start = min(max(int(low * self.unit), 0), count - 1)
@@ -82,7 +84,7 @@ class Canvas:
         return span(top, bottom, self.height), span(left, right, self.width)
 
     def grid(self, where: tuple[slice, slice]) -> tuple[Plane, Plane]:
-        """x [1, w] and y [h, 1] of the pixel centres in a box, in units, float32."""
+        """Return the coordinates of the pixel centres in a box: x [1, w] and y [h, 1], float32, in units."""
         rows, columns = where
         x = (np.arange(columns.start, columns.stop, dtype=np.float32) + np.float32(0.5)) / np.float32(self.unit)
         y = (np.arange(rows.start, rows.stop, dtype=np.float32) + np.float32(0.5)) / np.float32(self.unit)
@@ -90,7 +92,7 @@ class Canvas:
 
 
 def smooth_noise(dice: Dice, canvas: Canvas, cell: float) -> Plane:
-    """Value noise, 0 to 1, float32 [H, W]: random numbers every `cell` units, joined by smoothsteps (Perlin's value noise)."""
+    """Draw value noise: random numbers on a lattice of `cell` units, interpolated by smoothsteps; 0..1, float32 [H, W]."""
     step = cell * canvas.unit
     shift_y, shift_x = dice.between(0, 1), dice.between(0, 1)
     grid = dice.generator.random((int(canvas.height / step) + 3, int(canvas.width / step) + 3), dtype=np.float32)
@@ -109,7 +111,7 @@ def smooth_noise(dice: Dice, canvas: Canvas, cell: float) -> Plane:
 
 
 def fractal_noise(dice: Dice, canvas: Canvas, cell: float, octaves: int, roughness: float) -> Plane:
-    """Octaves of value noise, each half as large and `roughness` times as strong, brought back to 0 to 1; float32 [H, W]."""
+    """Sum octaves of value noise, each with half the cell and `roughness` times the amplitude; rescaled to 0..1, float32 [H, W]."""
     total = np.zeros((canvas.height, canvas.width), np.float32)
     weight, weights = 1.0, 0.0
     for _ in range(octaves):
@@ -121,14 +123,14 @@ def fractal_noise(dice: Dice, canvas: Canvas, cell: float, octaves: int, roughne
 
 
 def wave(place: Plane) -> Plane:
-    """A smooth wave of period 1, 0 to 1, made of parabolas (no sine)."""
+    """Return a smooth wave of period 1 at the places given, 0..1; made of parabolas, since a sine would not be exact."""
     part = place - np.floor(place)
     half = 4 * np.abs(part - 0.5) - 1
     return np.asarray(0.5 + half * (2 - np.abs(half)) * 0.5, np.float32)
 
 
 def stripes(dice: Dice, canvas: Canvas, period: float, warp: float) -> Plane:
-    """Waves across the canvas in one direction, bent by noise, 0 to 1; float32 [H, W]; period and warp in units."""
+    """Draw parallel waves in a random direction, bent by noise; 0..1, float32 [H, W]. Period and warp are in units."""
     x, y = canvas.grid((slice(0, canvas.height), slice(0, canvas.width)))
     along, across = dice.direction()
     bend = smooth_noise(dice, canvas, 50.0) * warp
@@ -137,7 +139,7 @@ def stripes(dice: Dice, canvas: Canvas, period: float, warp: float) -> Plane:
 
 @dataclasses.dataclass(frozen=True)
 class Limb:
-    """A capsule whose radius runs evenly from one end to the other; in units."""
+    """A capsule from (x0, y0) to (x1, y1) whose radius goes linearly from r0 to r1; in units."""
 
     x0: float
     y0: float
@@ -147,7 +149,7 @@ class Limb:
     r1: float
 
     def bounds(self, margin: float) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom, with a margin."""
+        """Return left, top, right and bottom of the bounding box, widened by a margin; in units."""
         r = max(self.r0, self.r1) + margin
         return (
             min(self.x0, self.x1) - r,
@@ -158,15 +160,19 @@ class Limb:
 
 
 def box_around(canvas: Canvas, limbs: Sequence[Limb], margin: float) -> tuple[slice, slice]:
-    """The pixels that a body of limbs may touch."""
+    """Return the pixels (rows, columns) that a body of limbs may touch, with a margin in units."""
     bounds = [limb.bounds(margin) for limb in limbs]
     return canvas.box(min(b[0] for b in bounds), min(b[1] for b in bounds), max(b[2] for b in bounds), max(b[3] for b in bounds))
 
 
 def body_fields(canvas: Canvas, where: tuple[slice, slice], limbs: Sequence[Limb], blend: float) -> tuple[Plane, Plane]:
-    """Signed distance to a smooth union of capsules, and the local radius; float32 [h, w] each, in units.
+    """Compute the signed distance to a smooth union of capsules, and the local radius.
 
-    The union is the polynomial smooth minimum of Inigo Quilez ("smooth min", 2013): fillets of about `blend` units at the joints.
+    The union is the polynomial smooth minimum of Inigo Quilez ("smooth min", 2013, https://iquilezles.org/articles/smin/): the joints
+    get fillets of about `blend` units.
+
+    Returns:
+        The distance, negative inside, and the radius; float32 [h, w] each, in units.
     """
     x, y = canvas.grid(where)
     distance = np.full((y.shape[0], x.shape[1]), FAR, np.float32)
@@ -188,13 +194,22 @@ def body_fields(canvas: Canvas, where: tuple[slice, slice], limbs: Sequence[Limb
 
 
 def round_height(distance: Plane, radius: Plane) -> Plane:
-    """The height of a body above its plane as if each limb had a circular section; float32 [h, w], in units."""
+    """Return the height of a body above its plane, as if each limb had a circular cross-section; float32 [h, w], in units."""
     inward = np.clip(radius + distance, 0, None)
     return np.asarray(np.sqrt(np.clip(radius * radius - inward * inward, 0, None)), np.float32)
 
 
 def lambert(height: Plane, light: tuple[float, float, float], unit: float) -> Plane:
-    """Lambert's cosine of a height field under a distant light (a unit vector, z to the viewer), 0 to 1; float32 [h, w]."""
+    """Shade a height field by Lambert's cosine law.
+
+    Args:
+        height: float32 [h, w], in units.
+        light: the direction to a distant light, a unit vector (x, y, z) with z to the viewer.
+        unit: pixels in a unit.
+
+    Returns:
+        The brightness, 0..1, float32 [h, w].
+    """
     slope_x, slope_y = np.zeros_like(height), np.zeros_like(height)
     slope_x[:, 1:-1] = (height[:, 2:] - height[:, :-2]) * (0.5 * unit)
     slope_y[1:-1] = (height[2:] - height[:-2]) * (0.5 * unit)
@@ -205,7 +220,16 @@ def lambert(height: Plane, light: tuple[float, float, float], unit: float) -> Pl
 def polygon_distance(
     canvas: Canvas, where: tuple[slice, slice], centre: tuple[float, float], sides: Sequence[tuple[float, float, float]]
 ) -> Plane:
-    """Distance to a convex polygon given as half planes (nx, ny, reach) around its centre; negative inside; float32 [h, w]."""
+    """Compute the distance to a convex polygon, negative inside; float32 [h, w], in units.
+
+    Outside, next to a corner, the result is less than the true distance.
+
+    Args:
+        canvas: the pixel grid.
+        where: the pixels (rows, columns).
+        centre: (x, y), in units.
+        sides: half planes (nx, ny, reach): a unit normal, and the distance of the side from the centre.
+    """
     x, y = canvas.grid(where)
     distance = np.full((y.shape[0], x.shape[1]), -FAR, np.float32)
     for nx, ny, reach in sides:
@@ -214,7 +238,7 @@ def polygon_distance(
 
 
 def blur(image: Plane, strength: float) -> Plane:
-    """One pass of the kernel (s, 1 - 2s, s) down and one across, edges repeated; float32 [C, H, W]; strength 0 to 0.33."""
+    """Blur by the kernel (s, 1 - 2s, s) along each axis, edges repeated; float32 [C, H, W]. The strength s is 0..0.33."""
     wide = np.pad(image, ((0, 0), (1, 1), (0, 0)), mode="edge")
     image = image * (1 - 2 * strength) + (wide[:, :-2] + wide[:, 2:]) * strength
     wide = np.pad(image, ((0, 0), (0, 0), (1, 1)), mode="edge")

@@ -1,7 +1,7 @@
-"""From the Keras model to one ONNX graph that any backend runs, checked against Keras before it is written.
+"""Export the Keras model as an ONNX graph that every backend runs, and compare the two before the graph is written.
 
-The graph takes ``image`` uint8 [N, S, S, 3] (RGB) and gives ``confidence`` uint8 [N, S, S] = 255 p, truncated. The
-tensor ``p``, float32 [N, S, S], is in every graph by that name, and an output too on request.
+The graph's input is ``image``, uint8 [N, S, S, 3] (RGB). Its output is ``confidence``, uint8 [N, S, S]: 255 p, truncated.
+The confidence p itself is the tensor ``p``, float32 [N, S, S]; it can be made a second output.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from seseg_trt.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
 from seseg_trt.errors import ModelError
+from seseg_trt.models.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
+from seseg_trt.storage.atomic import atomic_write
 
 from .compare import MIN_IOU, MIN_SHARE, TOLERANCE, Agreement, Images, compare, procedural_images
 from .graph import KERNEL_SUFFIX, OPSET, FoldedWeights, clean_graph
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What :func:`export_onnx` wrote."""
+    """The result of :func:`export_onnx`: the file, the number of its nodes, and its agreement with Keras."""
 
     path: Path
     nodes: int
@@ -44,19 +43,19 @@ def export_onnx(
     float_output: bool = False,
     check_images: Images | None = None,
 ) -> Exported:
-    """Write a model's ONNX graph, unless it disagrees with the model.
+    """Convert a model to ONNX, compare the two, and write the graph.
 
     Args:
-        model: made by :func:`engine.network.build_unet`.
-        path: of the file; its folder is made.
-        checkpoint_sha256: of the file that the weights come from, or ``random:SEED``; it goes into the graph's
-        metadata.
+        model: a Keras model of :func:`engine.network.build_unet`.
+        path: the file to write; its folder is created if it is missing.
+        checkpoint_sha256: the SHA-256 of the file that the weights come from, or ``random:SEED``; for the graph's
+            metadata.
         float_output: make ``p`` a graph output as well.
-        check_images: uint8 [N, S, S, 3] to compare on; by default :func:`procedural_images`.
+        check_images: images to compare on, uint8 [N, S, S, 3]; by default :func:`procedural_images`.
 
     Raises:
         ModelError: the graph disagrees with the model (the message has the measured numbers), or the file can't be
-            written. Nothing is written then.
+            written. In both cases nothing is written.
     """
     spec = spec_of(model)
     images = procedural_images(spec.input_size) if check_images is None else check_images
@@ -67,8 +66,8 @@ def export_onnx(
     if not agreement.good:
         raise ModelError(
             f"the graph disagrees with Keras ({agreement}), and was not written",
-            f"{MIN_SHARE:.1%} of the pixels must be within {TOLERANCE:g} and the masks' IoU at least {MIN_IOU}; this is a fault of "
-            "a library or of this program: please report it with the versions of TensorFlow, tf2onnx and ONNX Runtime",
+            f"{MIN_SHARE:.1%} of the pixels must be within {TOLERANCE:g} and the masks' IoU at least {MIN_IOU}; this is a bug in "
+            "a library or in this program: please report it with the versions of TensorFlow, tf2onnx and ONNX Runtime",
         )
     _write(Path(path), graph.SerializeToString(deterministic=True))
     return Exported(Path(path), len(graph.graph.node), agreement)
@@ -77,10 +76,14 @@ def export_onnx(
 def make_graph(model: Any, *, float_output: bool = False) -> Any:
     """Convert a model to an ``onnx.ModelProto``, without metadata.
 
-    Every BatchNorm of this network follows a convolution, so all of them are folded (in float64) and none is left.
+    Every BatchNorm of this network follows a convolution and is folded into it, in float64.
 
-    The converter sees the kernels as inputs, and their numbers are put in after it: through TensorFlow's and its own passes, 0.3 GB
-    of constants would take 15 GB of memory.
+    The kernels are inputs of the converted function, and their values are inserted after the conversion: as constants, their 0.3 GB
+    would take 15 GB of memory in the passes of TensorFlow and tf2onnx.
+
+    Args:
+        model: a Keras model of :func:`engine.network.build_unet`.
+        float_output: make ``p`` a graph output as well.
     """
     import tensorflow as tf
     import tf2onnx
@@ -99,7 +102,7 @@ def make_graph(model: Any, *, float_output: bool = False) -> Any:
                 tensors[layer.name] = _tensorflow_layer(layer, inputs, kernel_of.get(layer.name))
         p = tf.identity(tf.squeeze(tensors[next(reversed(layers))], -1), name=FLOAT_OUTPUT_NAME)
         with tf.name_scope("output"):
-            # Truncation alone would do; the Floor makes it the same where a runtime rounds when it casts.
+            # A cast truncates by ONNX's definition; the Floor gives the same in a runtime whose cast rounds.
             confidence = tf.cast(tf.floor(p * 255.0), tf.uint8)
         return {OUTPUT_NAME: confidence, FLOAT_OUTPUT_NAME: p}
 
@@ -112,7 +115,7 @@ def make_graph(model: Any, *, float_output: bool = False) -> Any:
 
 
 def _tensorflow_layer(layer: Layer, inputs: list[Any], kernel: Any) -> Any:
-    """Write one layer in TensorFlow's own operations, whose conversion is plainer than that of Keras's layers."""
+    """Apply one layer in TensorFlow's own operations, which tf2onnx converts to fewer nodes than Keras's layers."""
     import tensorflow as tf
 
     x = inputs[0]
@@ -123,7 +126,7 @@ def _tensorflow_layer(layer: Layer, inputs: list[Any], kernel: Any) -> Any:
             side = [layer.padding, layer.padding]
             return tf.pad(x, [[0, 0], side, side, [0, 0]])
         case "Conv2D":
-            return tf.nn.conv2d(x, kernel, layer.stride, "SAME" if layer.same else "VALID")  # its bias is put in later
+            return tf.nn.conv2d(x, kernel, layer.stride, "SAME" if layer.same else "VALID")  # the bias is inserted later
         case "Activation":
             return tf.nn.relu(x) if layer.activation == "relu" else tf.sigmoid(x)
         case "MaxPooling2D":
@@ -135,8 +138,8 @@ def _tensorflow_layer(layer: Layer, inputs: list[Any], kernel: Any) -> Any:
         case "Add":
             return x + inputs[1]
         case "UpSampling2D":
-            # Pixel k comes from k // 2: ONNX's `asymmetric` and `floor`, which TensorRT's parsers take. (Half-pixel
-            # centres would give the same pixels at a factor of 2, but are written in a form that they refuse.)
+            # Output pixel k copies input pixel k // 2: `asymmetric` and `floor` in ONNX, which TensorRT's parsers
+            # accept. Half-pixel centres give the same pixels at a factor of 2, but in a form that the parsers refuse.
             size = [2 * int(x.shape[1]), 2 * int(x.shape[2])]
             return tf.raw_ops.ResizeNearestNeighbor(images=x, size=size, half_pixel_centers=False)
         case "Concatenate":
@@ -147,9 +150,9 @@ def _tensorflow_layer(layer: Layer, inputs: list[Any], kernel: Any) -> Any:
 def _folded_weights(model: Any) -> FoldedWeights:
     """Return kernel and bias of every convolution, with the BatchNorm that follows it folded in.
 
-    With s = gamma / sqrt(variance + epsilon): kernel * s, and beta + (bias - mean) * s. Source: Jacob et al.,
-    "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-    https://arxiv.org/abs/1712.05877, section 3.2.
+    With s = gamma / sqrt(variance + epsilon), the folded kernel is kernel * s and the folded bias is
+    beta + (bias - mean) * s. Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", https://arxiv.org/abs/1712.05877, section 3.2.
     """
     layers = plan_layers(spec_of(model))
     folded: dict[str, list[npt.NDArray[np.float64]]] = {}
@@ -192,19 +195,10 @@ def _describe(graph: Any, checkpoint_sha256: str, network: str, input_size: int)
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there."""
+    """Write a file atomically: it is there in full or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_write(path, durable=True) as file:
+            file.write(content)
     except OSError as error:
         raise ModelError(f"{path} can't be written: {error.strerror or error}", "give --out a folder that can be written") from error

@@ -1,7 +1,7 @@
-"""From the converter's ONNX graph to the one that ships: the same numbers, in the fewest and plainest nodes.
+"""Clean up the ONNX graph that tf2onnx makes: the same results from fewer and simpler nodes.
 
 tf2onnx leaves traces of TensorFlow: reshapes that change nothing, a mean where ONNX has a pooling, a padding before a
-pooling that can pad by itself, names with counters. Every step here keeps each number of the result as it is.
+pooling that can pad by itself, names with counters. No step here changes a bit of the result.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seseg_trt.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
+from seseg_trt.models.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME
 
 BATCH = "N"
 KERNEL_SUFFIX = "_kernel"
 WEIGHT, BIAS = ".weight", ".bias"
 OPSET = 18
-IR_VERSION = 8  # the first that holds opset 18: older readers than need be are not shut out
+IR_VERSION = 8  # the lowest that allows opset 18, so that older readers accept the graph
 
 FoldedWeights = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
-"""Of each convolution, by its layer's name: kernel [height, width, in, out] and bias [out]."""
+"""Kernel [height, width, in, out] and bias [out] of each convolution, by its layer's name."""
 
 
 def clean_graph(model: Any, weights: FoldedWeights, input_size: int, float_output: bool) -> Any:
     """Return a cleaned copy of a converted graph.
 
     Args:
-        model: an ``onnx.ModelProto`` with input ``image``, an input for each convolution's kernel, and the tensors ``p`` and
-            ``confidence``.
+        model: an ``onnx.ModelProto`` with the input ``image``, an input for each convolution's kernel, and the outputs ``p`` and
+            ``confidence``; it is not changed.
         weights: kernel and bias of each convolution, by its layer's name.
         input_size: the side of the input, in pixels.
         float_output: make ``p`` a graph output as well.
@@ -57,21 +57,21 @@ def clean_graph(model: Any, weights: FoldedWeights, input_size: int, float_outpu
         [onnx.helper.make_tensor_value_info(INPUT_NAME, onnx.TensorProto.UINT8, [*plane, 3])],
         [confidence, p] if float_output else [confidence],
         initializer=sorted(constants, key=lambda c: c.name),
-        value_info=[] if float_output else [p],  # so that a tool can make it an output without inferring its shape
+        value_info=[] if float_output else [p],  # so that a tool can make p an output without shape inference
     )
     opsets = [onnx.helper.make_opsetid("", OPSET)]
     return onnx.helper.make_model(cleaned, opset_imports=opsets, ir_version=IR_VERSION, producer_name="seseg_trt")
 
 
 def _put_weights_in(graph: Any, weights: FoldedWeights) -> None:
-    """Give each convolution its kernel, in ONNX's order, and its bias, in place of the input that stood for the kernel."""
+    """Replace the input that stands for each convolution's kernel with the kernel, in ONNX's axis order, and the bias."""
     import onnx
 
     producers = _producers(graph)
     for node in graph.node:
         if node.op_type == "Conv":
             source = node.input[1]
-            while source in producers:  # what turns the kernel from TensorFlow's order
+            while source in producers:  # nodes that transpose the kernel from TensorFlow's axis order
                 source = producers[source].input[0]
             name = source.removesuffix(KERNEL_SUFFIX)
             kernel, bias = weights[name]
@@ -84,7 +84,7 @@ def _put_weights_in(graph: Any, weights: FoldedWeights) -> None:
 
 def _drop_dead_nodes(graph: Any) -> None:
     alive = {OUTPUT_NAME, FLOAT_OUTPUT_NAME}
-    for node in reversed(graph.node):  # each stands after those that feed it
+    for node in reversed(graph.node):  # nodes are in topological order
         if alive.intersection(node.output):
             alive.update(node.input)
     for node in [n for n in graph.node if not alive.intersection(n.output)]:
@@ -106,7 +106,7 @@ def _values(graph: Any, name: str) -> list[int]:
 
 
 def _bypass(graph: Any, nodes: Iterable[Any]) -> None:
-    """Remove nodes that hand their first input on unchanged."""
+    """Remove nodes that return their first input unchanged."""
     source = {}
     for node in nodes:
         source[node.output[0]] = node.input[0]
@@ -119,7 +119,7 @@ def _bypass(graph: Any, nodes: Iterable[Any]) -> None:
 
 
 def _drop_idle_reshapes(graph: Any) -> None:
-    """Drop reshapes of [N, C, 1, 1] to itself: what is left of a transpose of a squeezed tensor."""
+    """Remove reshapes of [N, C, 1, 1] to the same shape; tf2onnx makes them of transposes around the squeeze."""
     import onnx
 
     inferred = onnx.shape_inference.infer_shapes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)]))
@@ -138,7 +138,7 @@ def _drop_idle_reshapes(graph: Any) -> None:
 
 
 def _pool_instead_of_mean(graph: Any) -> None:
-    """Write the mean over height and width as GlobalAveragePool, which every runtime fuses."""
+    """Replace the mean over height and width with GlobalAveragePool, which every runtime fuses."""
     for node in graph.node:
         if node.op_type == "ReduceMean":
             attributes = {a.name: a.i for a in node.attribute}
@@ -149,9 +149,9 @@ def _pool_instead_of_mean(graph: Any) -> None:
 
 
 def _pool_with_padding(graph: Any) -> None:
-    """Let the MaxPool pad by itself.
+    """Move the padding before a MaxPool into the MaxPool.
 
-    It pads with minus infinity and Keras with zero, but after a ReLU nothing is under 0: both lose to the same pixels.
+    MaxPool pads with minus infinity and Keras with zero. After a ReLU no value is below zero, so the maxima are the same.
     """
     import onnx
 
@@ -173,7 +173,7 @@ def _pool_with_padding(graph: Any) -> None:
 
 
 def _resize_without_region(graph: Any) -> None:
-    """Leave out the region of interest, an empty tensor that only another mode of Resize reads."""
+    """Drop the region of interest of each Resize: an empty tensor that only the mode ``tf_crop_and_resize`` reads."""
     for node in graph.node:
         if node.op_type == "Resize":
             node.input[1] = ""
@@ -187,9 +187,10 @@ def _drop_unused_constants(graph: Any) -> None:
 
 
 def _name_plainly(graph: Any) -> None:
-    """Name every node for its layer (``stem_conv``) and every other constant for its node (``squeeze.input1``).
+    """Name each node after its layer (``stem_conv``), and each constant that is not a weight after its node (``squeeze.input1``).
 
-    The converter counts through the process, so that the second graph of a process would otherwise have other names.
+    The converter numbers its names with a counter that runs through the whole process, so without this the names in a process's second
+    graph would differ from those in its first.
     """
     renamed: dict[str, str] = {}
     taken: set[str] = {INPUT_NAME, FLOAT_OUTPUT_NAME, OUTPUT_NAME}
@@ -211,7 +212,7 @@ def _name_plainly(graph: Any) -> None:
 
 
 def _layer_of(node: Any, resizes: Iterator[int]) -> str:
-    """Return the name of the layer that a node comes from, which TensorFlow's scope says where the converter kept it."""
+    """Return the name of the layer that a node comes from, by its TensorFlow scope; without one, a name by its operator."""
     if node.op_type == "Transpose":
         return "input_transpose"
     if node.op_type == "Resize":
@@ -233,7 +234,7 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def float_output_in_memory(model: Any) -> Any:
-    """Return the model with ``p`` among its outputs; the one given is left as it is."""
+    """Return a copy of a model with ``p`` among its outputs."""
     import onnx
 
     copy = onnx.ModelProto()

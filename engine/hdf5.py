@@ -1,7 +1,7 @@
-"""Read what Keras 2 wrote into an HDF5 file, as data: names, shapes, numbers and one JSON text.
+"""Read the layers, weights and architecture in an HDF5 file that Keras 2 wrote, as plain data.
 
-The file is untrusted. Nothing in it is executed, nothing outside it is read (links to other files, external and virtual
-datasets are refused), and what it declares is checked against the file's own size before memory is taken for it.
+The file is untrusted. Nothing in it is executed. Nothing outside it is read: links, external and virtual datasets are
+refused. The sizes that it declares are checked against the file's own size before memory is allocated.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seseg_trt.artifact import HDF5_MAGIC
 from seseg_trt.errors import CheckpointError, SesegError
+from seseg_trt.models.artifact import HDF5_MAGIC
 
 MAX_JSON_BYTES = 16 << 20
 MAX_NAMES_BYTES = 16 << 20
 MAX_LAYERS = 20_000
 MAX_NAME = 512
-MAX_WEIGHTS = 16  # of one layer
+MAX_WEIGHTS = 16  # in one layer
 MAX_WEIGHT_BYTES = 4 << 30
 
 FOREIGN = "it must be an HDF5 file that Keras 2 wrote: model.save('checkpoint.hdf5') or model.save_weights('weights.h5')"
-DAMAGED = "copy or download the file again; if it stays so, save it again from Keras"
+DAMAGED = "copy or download the file again; if the error stays, save it again from Keras"
 
 
 @dataclasses.dataclass(frozen=True)
 class FileWeight:
-    """One tensor of a layer: its name (``conv2d_1/kernel:0``), its shape, and where its numbers are."""
+    """One tensor of a layer: its name (``conv2d_1/kernel:0``), its shape and its HDF5 dataset."""
 
     name: str
     shape: tuple[int, ...]
     dataset: Any
 
     def read(self) -> npt.NDArray[np.float32]:
-        """Read the numbers: float32, of :attr:`shape`."""
+        """Read the values: float32, of :attr:`shape`."""
         values = np.empty(self.shape, np.float32)
         if values.size:
             self.dataset.read_direct(values)
@@ -49,7 +49,7 @@ class FileWeight:
 
 @dataclasses.dataclass(frozen=True)
 class FileLayer:
-    """A layer that the file lists, with its tensors in the file's order."""
+    """A layer in the file, with its tensors in the file's order."""
 
     name: str
     weights: tuple[FileWeight, ...]
@@ -57,12 +57,12 @@ class FileLayer:
 
 @dataclasses.dataclass(frozen=True)
 class KerasFile:
-    """What a Keras 2 file holds.
+    """The content of a Keras 2 file.
 
     Attributes:
-        layers: in the file's order, by name.
-        model_config: the architecture, or None where only weights were saved.
-        keras_version: as the file says, or an empty string.
+        layers: the layers by name, in the file's order.
+        model_config: the architecture, or None if only weights were saved.
+        keras_version: the version that the file names, or an empty string.
     """
 
     layers: dict[str, FileLayer]
@@ -72,10 +72,10 @@ class KerasFile:
 
 @contextlib.contextmanager
 def open_keras_file(path: Path) -> Iterator[KerasFile]:
-    """Open a Keras 2 file; its tensors can be read within the ``with``.
+    """Open a Keras 2 file; its tensors can be read inside the ``with`` block.
 
     Raises:
-        CheckpointError: it is not there, foreign or damaged.
+        CheckpointError: the file is missing, damaged or not from Keras 2.
     """
     import h5py
 
@@ -85,8 +85,7 @@ def open_keras_file(path: Path) -> Iterator[KerasFile]:
             yield _read_file(path, file)
     except SesegError:
         raise
-    # What h5py raises on a damaged file has no common class: OSError, KeyError, RuntimeError, ValueError, TypeError and
-    # more.
+    # h5py's errors on a damaged file have no common class: OSError, KeyError, RuntimeError, ValueError, TypeError and more.
     except Exception as error:
         raise CheckpointError(f"{path} is damaged: {_first_line(error)}", DAMAGED) from error
 
@@ -109,7 +108,7 @@ def _check_head(path: Path) -> None:
     if not head:
         raise CheckpointError(f"{path} is empty", DAMAGED)
     if head != HDF5_MAGIC:
-        raise CheckpointError(f"{path} is no HDF5 file", FOREIGN)
+        raise CheckpointError(f"{path} is not an HDF5 file", FOREIGN)
 
 
 def _read_file(path: Path, file: Any) -> KerasFile:
@@ -140,7 +139,7 @@ def _has_link(group: Any, name: str) -> bool:
 
 
 def _hard_member(group: Any, name: str, of: str) -> Any:
-    """Return a member of a group that is really in it; soft and external links lead elsewhere and are refused."""
+    """Return a member of a group; soft and external links are refused."""
     import h5py
 
     try:
@@ -170,12 +169,12 @@ def _read_text(attributes: Any, name: str, path: Path) -> str:
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
     if not isinstance(value, bytes | str) or len(value) > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path}: the attribute {name!r} is no text", FOREIGN)
+        raise CheckpointError(f"{path}: the attribute {name!r} is not a text", FOREIGN)
     return _text(value)
 
 
 def _read_names(attributes: Any, name: str, of: str) -> list[str]:
-    """Read a list of names; Keras writes one over 64 KB in pieces: ``layer_names0``, ``layer_names1``..."""
+    """Read a list of names; Keras splits a list over 64 KB into ``layer_names0``, ``layer_names1``..."""
     if name in attributes:
         pieces = [name]
     else:
@@ -201,7 +200,7 @@ def _read_layer(root: Any, name: str) -> FileLayer:
 
     group = _hard_member(root, name, "the list of layers") if "/" not in name else None
     if not isinstance(group, h5py.Group):
-        raise CheckpointError(f"layer {name!r} is no group of tensors", DAMAGED)
+        raise CheckpointError(f"layer {name!r} is not a group of tensors", DAMAGED)
     names = _read_names(group.attrs, "weight_names", f"layer {name!r}")
     if len(names) > MAX_WEIGHTS:
         raise CheckpointError(f"layer {name!r} lists {len(names)} tensors", FOREIGN)
@@ -215,16 +214,16 @@ def _read_weight(group: Any, layer: str, name: str) -> FileWeight:
     member = group
     for part in name.split("/"):
         if part in ("", ".", "..") or not isinstance(member, h5py.Group):
-            raise CheckpointError(f"{of}: {name!r} is no name of a tensor in it", DAMAGED)
+            raise CheckpointError(f"{of}: {name!r} is not the name of a tensor in it", DAMAGED)
         member = _hard_member(member, part, of)
     if not isinstance(member, h5py.Dataset):
-        raise CheckpointError(f"{of}: {name!r} is no tensor", DAMAGED)
+        raise CheckpointError(f"{of}: {name!r} is not a tensor", DAMAGED)
     properties = member.id.get_create_plist()
     if properties.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT) or properties.get_nfilters():
-        repack = "store it plainly: h5repack -f NONE -l CONTI IN OUT"
-        raise CheckpointError(f"{of}: {name!r} is stored in chunks, compressed or virtually, as Keras never does", repack)
+        repack = "store it contiguous and uncompressed: h5repack -f NONE -l CONTI IN OUT"
+        raise CheckpointError(f"{of}: {name!r} is chunked, compressed or virtual, which Keras never writes", repack)
     if member.external:
-        raise CheckpointError(f"{of}: {name!r} lies in another file, which is not read", FOREIGN)
+        raise CheckpointError(f"{of}: {name!r} is stored in another file, which is not read", FOREIGN)
     if member.dtype.kind != "f" or member.dtype.itemsize != 4:
         raise CheckpointError(f"{of}: {name!r} has the type {member.dtype}, not float32", FOREIGN)
     if member.shape is None or (member.size and not member.id.get_storage_size()):
@@ -236,12 +235,12 @@ def _parse_json(text: str) -> dict[str, Any]:
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"the architecture in the file is no JSON: {_first_line(error)}", DAMAGED) from error
+        raise CheckpointError(f"the architecture in the file is not JSON: {_first_line(error)}", DAMAGED) from error
     if not isinstance(config, dict):
-        raise CheckpointError("the architecture in the file is no JSON object", FOREIGN)
+        raise CheckpointError("the architecture in the file is not a JSON object", FOREIGN)
     return config
 
 
 def weight_role(name: str) -> str:
-    """Return what a tensor is from its name in the file: ``conv2d_71_1/kernel:0`` is the ``kernel``."""
+    """Return the role of a tensor by its name in the file: ``conv2d_71_1/kernel:0`` is the ``kernel``."""
     return re.sub(r"(_\d+)?(:\d+)?$", "", name.rsplit("/", 1)[-1])

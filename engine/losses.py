@@ -1,4 +1,4 @@
-"""The loss that the original network was trained with."""
+"""Define the loss that the original network was trained with."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ SMOOTH = 1e-12
 
 
 def bce_jaccard_loss(truth: Any, p: Any) -> Any:
-    """Binary cross-entropy + (1 - IoU), as segmentation-models 0.2.0 defines it under the same name.
+    """Compute binary cross-entropy + (1 - IoU), as segmentation-models 0.2.0 does under the same name.
 
-    The cross-entropy is Keras's, with p clipped to 1e-7 .. 1 - 1e-7, and its mean is over all pixels. The IoU is soft (sums of products),
-    taken for each image and then averaged: (sum(t p) + 1e-12) / (sum(t + p) - sum(t p) + 1e-12). An image without a subject so has an
-    IoU of about 0, whatever p is, and learns from the cross-entropy alone.
+    The cross-entropy is Keras's, with p clipped to 1e-7 .. 1 - 1e-7, averaged over all pixels. The IoU is soft, computed for each image
+    and then averaged: (sum(t p) + 1e-12) / (sum(t + p) - sum(t p) + 1e-12). An image without a subject therefore has an IoU of about 0
+    for every p, and contributes gradients through the cross-entropy alone.
 
     Args:
-        truth: [N, H, W, 1], 0 or 1.
-        p: [N, H, W, 1], the confidence 0..1.
+        truth: the true masks t, [N, H, W, 1], 0 or 1.
+        p: the confidence, [N, H, W, 1], 0..1.
 
     Returns:
-        A scalar, float32: half precision has no room for sums over an image.
+        A scalar, float32, since a sum over an image can overflow float16.
 
-    Source: ``segmentation_models/losses.py`` and ``metrics.py`` of segmentation-models 0.2.0 (MIT), in whose words
+    Source: ``segmentation_models/losses.py`` and ``metrics.py`` of segmentation-models 0.2.0 (MIT):
     ``bce_jaccard_loss(gt, pr, bce_weight=1., smooth=1e-12, per_image=True)``.
     """
     import keras

@@ -1,11 +1,11 @@
-"""The network: a U-Net on an SE-ResNet encoder, as segmentation-models 0.2.0 and image-classifiers 0.2.0 build it.
+"""Describe and build the network: a U-Net on an SE-ResNet encoder, as in segmentation-models 0.2.0 and image-classifiers 0.2.0.
 
-:func:`plan_layers` describes it as plain data, and everything else follows from that one description: the Keras model,
-the number of parameters, and the check of a checkpoint's own architecture against it.
+:func:`plan_layers` describes the network as plain data. The Keras model, the number of parameters and the check of a
+checkpoint's architecture are all derived from that description.
 
-Source of the architecture: Hu et al., "Squeeze-and-Excitation Networks", https://arxiv.org/abs/1709.01507 (the SE
-block); Ronneberger et al., "U-Net", https://arxiv.org/abs/1505.04597 (the decoder). The first 1x1 convolution of a
-bottleneck carries the stride, as in the Caffe models that the published ImageNet weights come from.
+Sources: Hu et al., "Squeeze-and-Excitation Networks", https://arxiv.org/abs/1709.01507 (the SE block); Ronneberger et
+al., "U-Net", https://arxiv.org/abs/1505.04597 (the decoder). The stride of a bottleneck is in its first 1x1
+convolution, as in the Caffe models that the published ImageNet weights come from.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from seseg_trt.errors import UsageError
 
-ENCODER_EPSILON = 9.999999747378752e-06  # 1e-5 as a float32, as the Caffe weights' converter wrote it
+ENCODER_EPSILON = 9.999999747378752e-06  # 1e-5 rounded to float32, as the converter of the Caffe weights wrote it
 DECODER_EPSILON = 1e-3
 DOWNSAMPLING = 32
 WIDENING = 4
@@ -39,14 +39,17 @@ Kind = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """The sizes that tell one network of this family from another.
+    """The sizes of a network of this family.
 
     Attributes:
-        repetitions: bottlenecks in each of the encoder's four stages.
-        encoder_filters: channels of the stem; stage i (from 0) ends with ``4 * encoder_filters * 2**i``.
-        decoder_filters: channels of the five decoder stages.
-        se_reduction: an SE block squeezes C channels to ``C // se_reduction``.
-        input_size: the side of the square input, in pixels; a multiple of 32.
+        repetitions: the number of bottlenecks in each of the encoder's four stages, 1..128.
+        encoder_filters: the channels of the stem, 1..1024; the output of stage i (from 0) has ``4 * encoder_filters * 2**i``.
+        decoder_filters: the channels of each of the five decoder stages, 1..4096.
+        se_reduction: an SE block reduces C channels to ``C // se_reduction``.
+        input_size: the side of the square input, in pixels; a multiple of 32 from 32 to 4096.
+
+    Raises:
+        UsageError: a size is out of its range.
     """
 
     repetitions: tuple[int, ...] = (3, 8, 36, 3)
@@ -69,17 +72,17 @@ class NetworkSpec:
 
     @classmethod
     def from_json(cls, sizes: dict[str, Any]) -> NetworkSpec:
-        """Return the sizes that ``dataclasses.asdict`` made, after a journey through JSON, which has no tuples."""
+        """Make a spec of the result of ``dataclasses.asdict`` after JSON, which has turned its tuples into lists."""
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()}
         return cls(**fields)
 
     @property
     def name(self) -> str:
-        """The network's name: that of its preset (``u-seresnet152``), or depth and width (``u-seresnet20x12``)."""
+        """The network's name: that of its preset (``u-seresnet152``), or its depth and width (``u-seresnet20x12``)."""
         for name, spec in PRESETS.items():
             if dataclasses.replace(spec, input_size=self.input_size) == self:
                 return f"u-{name}"
-        depth = 3 * sum(self.repetitions) + 2  # the published names count convolutions and the classifier
+        depth = 3 * sum(self.repetitions) + 2  # as published: 3 convolutions a bottleneck, the stem and the classifier
         return f"u-seresnet{depth}x{self.encoder_filters}"
 
 
@@ -93,11 +96,15 @@ PRESETS: dict[str, NetworkSpec] = {
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One layer: what it is, what it is called, and which layers feed it.
+    """One layer of the network. Fields that its kind does not use keep their defaults.
 
-    ``channels`` is what comes out, ``in_channels`` what goes in. ``padding`` is the explicit padding of a
-    ``ZeroPadding2D``; ``same`` says that a convolution pads by itself. Fields that a kind has no use for keep their
-    default.
+    Attributes:
+        kind: its Keras class, or ``Squeeze``: the mean over height and width.
+        inputs: the names of the layers whose outputs it takes.
+        channels, in_channels: of its output and of its input (of all inputs together for ``Concatenate``).
+        kernel, stride: of a convolution or a pooling, in pixels.
+        same: whether a convolution has Keras's "same" padding rather than none.
+        padding: the pixels that a ``ZeroPadding2D`` adds on each side.
     """
 
     kind: Kind
@@ -115,7 +122,7 @@ class Layer:
 
     @property
     def weights(self) -> dict[str, tuple[int, ...]]:
-        """The names and shapes of its weights, in Keras's order."""
+        """The shapes of its weights by name, in Keras's order."""
         if self.kind == "Conv2D":
             kernel = {"kernel": (self.kernel, self.kernel, self.in_channels, self.channels)}
             return {**kernel, "bias": (self.channels,)} if self.bias else dict(kernel)
@@ -125,7 +132,7 @@ class Layer:
 
 
 class _Plan:
-    """Layers in the order of their making; each method adds one and returns its name."""
+    """A builder of the layer description; most methods add layers and return the name of the last."""
 
     def __init__(self) -> None:
         self.layers: dict[str, Layer] = {}
@@ -164,7 +171,7 @@ class _Plan:
         return self.activation(f"{prefix}_relu", self.add("Add", f"{prefix}_add", x, shortcut))
 
     def encoder(self, spec: NetworkSpec) -> list[str]:
-        """Add the encoder; return what it hands on, the finest first: the stem's ReLU, then each stage's last."""
+        """Add the encoder; return the layers whose outputs the decoder takes, the finest first: the stem, then each stage."""
         x = self.add("InputLayer", "input", channels=3)
         x = self.add("ZeroPadding2D", "stem_pad", x, padding=3)
         x = self.conv("stem_conv", x, spec.encoder_filters, 7, stride=2)
@@ -195,10 +202,10 @@ class _Plan:
 
 
 def plan_layers(spec: NetworkSpec) -> dict[str, Layer]:
-    """Describe the network: its layers by name, each after those that feed it; the last is the output.
+    """Describe a network: its layers by name, in topological order; the last is the output.
 
-    Decoder layers have the names that segmentation-models gives them; encoder layers, which are numbered there, are
-    named for their place: ``stage3_unit7_se_conv1``.
+    Decoder layers have the names that segmentation-models gives them. Encoder layers, which have numbers there, are
+    named after their position: ``stage3_unit7_se_conv1``.
     """
     plan = _Plan()
     plan.decoder(spec, plan.encoder(spec))
@@ -206,17 +213,17 @@ def plan_layers(spec: NetworkSpec) -> dict[str, Layer]:
 
 
 def is_encoder(name: str) -> bool:
-    """Tell whether the layer of this name belongs to the encoder."""
+    """Return whether the layer of this name belongs to the encoder."""
     return re.match(r"decoder_|final_conv$|sigmoid$", name) is None
 
 
 def parameter_count(spec: NetworkSpec) -> int:
-    """Return the number of parameters, BatchNorm's moving statistics among them."""
+    """Return the number of parameters, including BatchNorm's moving statistics."""
     return sum(math.prod(shape) for layer in plan_layers(spec).values() for shape in layer.weights.values())
 
 
 def fold_layers(layers: dict[str, Layer]) -> dict[str, Layer]:
-    """Return the same network without BatchNorm: each one goes into the convolution before it, which gets a bias."""
+    """Return the description without BatchNorms: each is folded into the convolution before it, which gets a bias."""
     folded: dict[str, Layer] = {}
     renamed: dict[str, str] = {}
     for layer in layers.values():
@@ -230,10 +237,15 @@ def fold_layers(layers: dict[str, Layer]) -> dict[str, Layer]:
 
 
 def build_model(layers: dict[str, Layer], input_size: int, name: str) -> Any:
-    """Build the Keras model of a description, with fresh weights.
+    """Build the Keras model of a description, with freshly initialised weights.
+
+    Args:
+        layers: as :func:`plan_layers` returns them.
+        input_size: S, the side of the input, in pixels.
+        name: the model's name.
 
     Returns:
-        A ``keras.Model``: float32 [N, S, S, 3], values 0..255, to float32 [N, S, S, 1], the confidence 0..1.
+        A ``keras.Model`` from float32 [N, S, S, 3], values 0..255, to float32 [N, S, S, 1], the confidence 0..1.
     """
     import keras
 
@@ -284,20 +296,20 @@ def _keras_layer(layer: Layer) -> Any:
 
 
 def build_unet(spec: NetworkSpec) -> Any:
-    """Build the network with fresh weights.
+    """Build a network with freshly initialised weights.
 
     Returns:
-        A ``keras.Model``: float32 [N, S, S, 3], RGB, values 0..255 as they are, to float32 [N, S, S, 1], the confidence
-        0..1; S is ``spec.input_size``.
+        A ``keras.Model`` from float32 [N, S, S, 3], RGB, 0..255 without normalisation, to float32 [N, S, S, 1], the
+        confidence 0..1; S is ``spec.input_size``.
     """
     return build_model(plan_layers(spec), spec.input_size, spec.name)
 
 
 def spec_of(model: Any) -> NetworkSpec:
-    """Return the sizes of a model that :func:`build_unet` made, or that was saved and loaded since.
+    """Return the sizes of a model of :func:`build_unet`, which may have been saved and loaded since.
 
     Raises:
-        UsageError: it is another network.
+        UsageError: the model is another network.
     """
     layers = {layer.name: layer for layer in model.layers}
     units = [re.fullmatch(r"stage([1-4])_unit\d+_conv2", name) for name in layers]
@@ -316,7 +328,7 @@ def spec_of(model: Any) -> NetworkSpec:
 
 
 def reduction_of(wide: int, squeezed: int) -> int:
-    """Return the SE reduction that makes ``squeezed`` of ``wide`` channels: the usual one if it does."""
+    """Return an SE reduction that turns ``wide`` channels into ``squeezed``: the default, 16, if it does."""
     usual = NetworkSpec().se_reduction
     return usual if wide // usual == squeezed else wide // max(squeezed, 1)
 
@@ -327,12 +339,12 @@ def encoder_layers(model: Any) -> list[Any]:
 
 
 def freeze_encoder(model: Any, batchnorm: bool = False) -> None:
-    """Freeze the encoder.
+    """Freeze the encoder of a model, in place.
 
     Args:
-        model: made by :func:`build_unet`.
-        batchnorm: freeze its BatchNorms as well. Without it they stay trainable and use the batch's statistics in
-            training, as segmentation-models' ``encoder_freeze`` leaves them.
+        model: a Keras model of :func:`build_unet`.
+        batchnorm: freeze its BatchNorms as well. If False, they stay trainable and use each batch's statistics in
+            training, as with ``encoder_freeze`` of segmentation-models.
     """
     for layer in encoder_layers(model):
         layer.trainable = not batchnorm and type(layer).__name__ == "BatchNormalization"

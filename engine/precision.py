@@ -1,8 +1,8 @@
-"""Precisions of one graph: FP16, INT8 and FP8 as transforms of the FP32 graph, one file for every runtime.
+"""Convert the FP32 graph to FP16, INT8 or FP8; each result is one file for every runtime.
 
-TensorRT 11 takes its precision from the graph alone, and so does every other runtime. The image stays uint8, and the end of the graph
-(Sigmoid, times 255, Floor, Cast) stays in FP32 in every precision: a confidence in FP16 has no more than 11 bits, and 255 p truncated
-would come out as another level.
+The precision is in the graph: TensorRT 11 and the other runtimes take it from there. In every precision the image stays uint8 and the
+end of the graph (Sigmoid, times 255, Floor, Cast) stays FP32: FP16 has a significand of 11 bits, so 255 p would often be truncated to
+another level.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from seseg_trt.artifact import FLOAT_OUTPUT_NAME, KEY_PREFIX
 from seseg_trt.errors import ModelError
+from seseg_trt.models.artifact import FLOAT_OUTPUT_NAME, KEY_PREFIX
 
 from .calibration import Calibration
 from .qdq import Activations, insert_pairs, points_of
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Quantisation:
-    """What of a graph becomes 8 bits, and what the rest is.
+    """How a graph is quantised to 8 bits.
 
     Attributes:
-        precision: ``int8`` or ``fp8``.
-        activations: see :func:`engine.qdq.insert_pairs`; ``f8`` goes with ``fp8`` alone.
-        rest: what is not quantised.
-        keep: names of convolutions that are not quantised.
+        precision: of the quantised convolutions, ``int8`` or ``fp8``.
+        activations: see :func:`engine.qdq.insert_pairs`; ``f8`` only with ``fp8``.
+        rest: the precision of everything that is not quantised.
+        keep: the names of convolutions that are not quantised.
     """
 
     precision: Literal["int8", "fp8"]
@@ -44,10 +44,10 @@ class Quantisation:
 
 
 def to_fp16(model: Any) -> Any:
-    """Return the graph in FP16, but for its end.
+    """Return the graph in FP16, except for its end.
 
     Args:
-        model: an ``onnx.ModelProto`` in FP32, as :mod:`engine.export` makes it; it is left as it is.
+        model: an ``onnx.ModelProto`` in FP32, as :mod:`engine.export` makes it; it is not changed.
 
     Raises:
         ModelError: a weight is too large for FP16.
@@ -59,13 +59,13 @@ def to_fp16(model: Any) -> Any:
     copy.CopyFrom(model)
     largest = max((float(np.abs(w).max()), name) for name, w in _float_constants(copy).items() if w.size)
     if largest[0] > float(np.finfo(np.float16).max):
-        raise ModelError(f"the constant {largest[1]} holds {largest[0]:.3g}, which FP16 does not", "keep the graph in FP32")
+        raise ModelError(f"the constant {largest[1]} holds {largest[0]:.3g}, which is too large for FP16", "keep the graph in FP32")
     end = end_of(copy)
     logits = end[0].input[0]
     body = [node for node in copy.graph.node if node.name not in {node.name for node in end}]
     constants = _constants_of(copy, end)
     outputs = list(copy.graph.output)
-    # The converter rounds every tensor between nodes that it leaves in FP32 to FP16 and back, so the end is cut off meanwhile.
+    # The converter rounds the tensors between the nodes that it leaves in FP32 to FP16 and back, so it is run without the end.
     _replace(copy.graph.node, body)
     _replace(copy.graph.output, [onnx.helper.make_tensor_value_info(logits, onnx.TensorProto.FLOAT, None)])
     converted = convert_float_to_float16(copy)
@@ -83,8 +83,8 @@ def quantise(model: Any, calibration: Calibration, how: Quantisation) -> Any:
     """Return the graph with its convolutions in INT8 or FP8.
 
     Args:
-        model: an ``onnx.ModelProto`` in FP32; it is left as it is.
-        calibration: of the tensors of :func:`engine.qdq.points_of`, on this very graph.
+        model: an ``onnx.ModelProto`` in FP32; it is not changed.
+        calibration: the statistics of the tensors of :func:`engine.qdq.points_of`, measured on this graph.
         how: what to quantise.
     """
     points = [point for point in points_of(model) if point.name not in how.keep]
@@ -107,17 +107,21 @@ def quantise(model: Any, calibration: Calibration, how: Quantisation) -> Any:
 def to_int8(
     model: Any, calibration: Calibration, *, activations: Activations = "s8", rest: Rest = "fp32", keep: Collection[str] = ()
 ) -> Any:
-    """Return the graph with INT8 convolutions: :func:`quantise` with the usual choices."""
+    """Return the graph with INT8 convolutions; see :func:`quantise`."""
     return quantise(model, calibration, Quantisation("int8", activations, rest, tuple(keep)))
 
 
 def to_fp8(model: Any, calibration: Calibration, *, rest: Rest = "fp16", keep: Collection[str] = ()) -> Any:
-    """Return the graph with FP8 (E4M3) convolutions, for GPUs that have them (Ada, Hopper, Blackwell)."""
+    """Return the graph with FP8 (E4M3) convolutions, for GPUs with FP8 (Ada, Hopper, Blackwell); see :func:`quantise`."""
     return quantise(model, calibration, Quantisation("fp8", "f8", rest, tuple(keep)))
 
 
 def end_of(model: Any) -> list[Any]:
-    """Return copies of the nodes from the last Sigmoid to the outputs, in graph order."""
+    """Return copies of the nodes from the last Sigmoid to the outputs, in graph order.
+
+    Raises:
+        ModelError: the graph does not end like those of :mod:`engine.export`.
+    """
     producers = {output: node for node in model.graph.node for output in node.output}
     node = producers[FLOAT_OUTPUT_NAME]
     names = {node.name}
@@ -136,7 +140,7 @@ def end_of(model: Any) -> list[Any]:
 
 
 def describe(model: Any, properties: dict[str, str]) -> Any:
-    """Set entries of a graph's metadata, in place, and return it."""
+    """Set entries of a graph's metadata in place, under the prefix :data:`KEY_PREFIX`, and return the graph."""
     from onnx import helper
 
     there = {p.key: p.value for p in model.metadata_props}
@@ -151,7 +155,7 @@ def _constants_of(model: Any, nodes: list[Any]) -> list[Any]:
 
 
 def _replace(field: Any, items: Any) -> None:
-    """Fill a repeated field of a protobuf message anew."""
+    """Replace the items of a repeated field of a protobuf message."""
     items = list(items)
     del field[:]
     field.extend(items)

@@ -1,11 +1,11 @@
-"""8-bit convolutions in ONNX: QuantizeLinear and DequantizeLinear before the convolutions that are to be quantised, and nowhere else.
+"""Quantise convolutions in ONNX's QDQ form: QuantizeLinear and DequantizeLinear pairs before the chosen convolutions, and nowhere else.
 
-TensorRT, TensorRT for RTX, OpenVINO and ONNX Runtime all read this form and fuse the pairs into 8-bit kernels. Weights have a step for
-each output channel, activations one for the tensor; biases stay as they are, since TensorRT's parsers refuse quantised ones. What lies
-between convolutions (squeeze-and-excitation, residual sums, the head) keeps the graph's own type.
+TensorRT, TensorRT for RTX, OpenVINO and ONNX Runtime all read this form and fuse the pairs into 8-bit kernels. Weights have a scale for
+each output channel, activations one for the tensor. Biases are not quantised, since TensorRT's parsers refuse quantised biases. The
+operations between convolutions (squeeze-and-excitation, residual sums, the head) keep the graph's own type.
 
-ONNX Runtime's ``quantize_static`` was tried: it has no such form of FP8, sets pairs between a convolution and its ReLU by default, and
-calibrates by extremes alone unless it may hold every tensor of every image.
+Why not ONNX Runtime's ``quantize_static``: it does not write FP8 in this form, puts pairs between a convolution and its ReLU by default,
+and calibrates by the extremes alone unless it can hold every tensor of every image in memory.
 """
 
 from __future__ import annotations
@@ -24,15 +24,22 @@ Activations = Literal["s8", "u8", "f8"]
 Floats = npt.NDArray[np.float32]
 
 OPSET = 19  # the first whose QuantizeLinear takes FP16 and gives FP8
-IR_VERSION = 9  # the first that holds it
-FP8_MOST = 448.0
-LEAST_STEP = {np.dtype(np.float32): 1e-30, np.dtype(np.float16): 6.2e-5}  # FP16's smallest normal number: below it steps lose bits
+IR_VERSION = 9  # the first that allows this opset
+FP8_MOST = 448.0  # the largest number of E4M3
+LEAST_STEP = {np.dtype(np.float32): 1e-30, np.dtype(np.float16): 6.2e-5}  # FP16's smallest normal number: smaller scales lose bits
 HEAD = "final_conv"
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A convolution that can be quantised: its name, the tensor that it reads, its weight and the weight's axis of output channels."""
+    """A convolution that can be quantised.
+
+    Attributes:
+        name: of the node.
+        tensor: the name of its input tensor.
+        weight: the name of its weight.
+        axis: the weight's axis of output channels.
+    """
 
     name: str
     tensor: str
@@ -43,7 +50,7 @@ class Point:
 def points_of(model: Any) -> list[Point]:
     """Return the convolutions that can be quantised, in graph order.
 
-    All but the last, which gives the logits themselves, and those of squeeze-and-excitation, which see one pixel and take no time.
+    Left out are the last one, which makes the logits, and those of squeeze-and-excitation, which work on one pixel and take no time.
     """
     constants = {c.name for c in model.graph.initializer}
     found = []
@@ -56,7 +63,7 @@ def points_of(model: Any) -> list[Point]:
 
 
 def raise_opset(model: Any) -> Any:
-    """Return the model at opset :data:`OPSET`, or as it is where it has that or more."""
+    """Return a copy of the model at opset :data:`OPSET`; a model of that opset or later is returned itself."""
     import onnx
 
     if next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) >= OPSET:
@@ -74,15 +81,16 @@ def insert_pairs(
     calibration: Calibration,
     activations: Activations,
 ) -> Any:
-    """Quantise convolutions of a graph.
+    """Return a copy of a graph with quantised convolutions.
 
     Args:
-        model: an ``onnx.ModelProto`` of FP32 or FP16; it is left as it is.
-        weights: the weights of the points in FP32, by name.
-        points: what to quantise.
-        calibration: what their input tensors hold.
-        activations: ``s8`` (symmetric; weights too), ``u8`` where a tensor has nothing below 0 (twice as fine; TensorRT has no such
-            type), or ``f8`` (E4M3, weights too).
+        model: an ``onnx.ModelProto`` in FP32 or FP16.
+        weights: the FP32 weights of the convolutions, by name.
+        points: the convolutions to quantise.
+        calibration: the statistics of their input tensors.
+        activations: the type of the activations. ``s8``: int8, symmetric. ``u8``: uint8 for tensors without negative values, whose
+            scale is then half as large; int8 for others; TensorRT has no uint8. ``f8``: FP8 (E4M3). Weights are int8 with the first
+            two, FP8 with the last.
     """
     import onnx
 
@@ -93,7 +101,7 @@ def insert_pairs(
         graph.CopyFrom(model)
     writer = _Writer(graph, "f8" if activations == "f8" else "s8")
     for point in points:
-        # one pair for a tensor, whoever reads it
+        # one pair for each tensor, however many convolutions read it
         writer.quantise_tensor(point.tensor, calibration.tensors[point.tensor], activations)
         writer.quantise_weight(point, weights[point.weight])
     writer.finish({point.name: point for point in points})
@@ -101,7 +109,7 @@ def insert_pairs(
 
 
 class _Writer:
-    """Collects the nodes and constants that a graph gets."""
+    """A collector of the nodes and constants that quantisation adds to a graph."""
 
     def __init__(self, model: Any, weight_type: Literal["s8", "f8"]) -> None:
         self._model = model
@@ -116,7 +124,7 @@ class _Writer:
         self._float = np.dtype(np.float32)
 
     def quantise_tensor(self, tensor: str, seen: Seen, how: Activations) -> None:
-        """Add a pair for an activation."""
+        """Make the pair of nodes that quantises an activation."""
         from onnx import helper
 
         if tensor in self._quantised:
@@ -140,7 +148,7 @@ class _Writer:
         self._quantised[tensor] = f"{tensor}.rounded"
 
     def quantise_weight(self, point: Point, weight: Floats) -> None:
-        """Put an 8-bit weight in a weight's place, with a step for each output channel."""
+        """Replace a weight with an 8-bit one, with a scale for each output channel."""
         from onnx import helper
 
         name, dtype = point.weight, self._dtype_of_weights()
@@ -163,7 +171,7 @@ class _Writer:
         self._quantised[name] = f"{name}.rounded"
 
     def finish(self, points: Mapping[str, Point]) -> None:
-        """Put the nodes in their places and let the convolutions read them."""
+        """Insert the nodes and connect the convolutions to them."""
         graph = self._model.graph
         nodes, waiting = list(self._front), dict(self._pairs)
         for node in graph.node:

@@ -1,4 +1,4 @@
-"""TensorFlow and tf2onnx with their voices down, for commands whose output is read by people."""
+"""Silence the log messages of TensorFlow and tf2onnx, for commands whose output is read by people."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from collections.abc import Iterator
 
 
 def quiet_tensorflow(gpu: bool = False) -> None:
-    """Import TensorFlow, and keep its notes and tf2onnx's off the terminal; exceptions stay what they are.
+    """Import TensorFlow without its and tf2onnx's log messages; exceptions are unaffected.
 
-    To be called before anything else imports TensorFlow.
+    Must be called before anything else imports TensorFlow.
 
     Args:
-        gpu: leave the GPUs to it. Without, it sees none: a graph is made on the CPU, and a missing driver is no news
-            there.
+        gpu: let TensorFlow use GPUs. If False, GPUs are hidden from it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _native_stderr_dropped():  # notes that are written before its log levels are read
+    with _native_stderr_dropped():  # some messages are written before the log level is read
         import tensorflow as tf
 
-        if not gpu:  # from TensorFlow alone: TensorRT may want them in this process
+        if not gpu:  # hidden from TensorFlow alone: TensorRT may need them in this process
             tf.config.set_visible_devices([], "GPU")
         tf.nn.relu(tf.constant(0.0))
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

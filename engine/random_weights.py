@@ -1,4 +1,4 @@
-"""The network with random weights whose maps are no constant: what benchmarks run, since speed does not depend on what weights know."""
+"""Make a network with random weights for benchmarks: speed does not depend on the weights' values, but masks must not be constant."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ IMAGES = 6
 
 
 def random_model(seed: int, network: str, images: Any = None) -> Any:
-    """Build a network with random weights, calibrated on images so that its maps have edges and levels.
+    """Build a network with random weights, calibrated on images so that its confidence maps have edges and many levels.
 
-    Untrained BatchNorms would let the signal grow through 152 layers until every confidence is 0 or 1, so their statistics are set to
-    those of the images. Each block's last BatchNorm has a scale of 0.2, about what training leaves it: at a scale of 1, 50 random
-    blocks amplify the last bit of rounding to another mask, and no two libraries agree. The last convolution is scaled until the
-    logits spread by 3 and 30% of all pixels are marked.
+    With untrained BatchNorms the signal grows through 152 layers until every confidence is 0 or 1, so their statistics are set to those
+    of the images. The last BatchNorm of each block gets a scale (gamma) of 0.2, about what training leads to: with a scale of 1, 50
+    random blocks amplify rounding errors until two libraries no longer give the same mask. The last convolution is scaled so that the
+    logits have a standard deviation of 3 and 30% of all pixels are marked.
 
     Args:
-        seed: of the weights.
-        network: a name of :data:`engine.network.PRESETS`, with or without its ``u-``.
-        images: uint8 [N, S, S, 3] to calibrate on; None: six scenes of :mod:`engine.scenes`.
+        seed: the seed of the weights.
+        network: a name in :data:`engine.network.PRESETS`, with or without the prefix ``u-``.
+        images: images to calibrate on, uint8 [N, S, S, 3]; None: six scenes of :mod:`engine.scenes`.
 
     Returns:
-        A ``keras.Model`` as :func:`engine.network.build_unet` makes it.
+        A ``keras.Model`` as of :func:`engine.network.build_unet`.
 
     Raises:
         UsageError: there is no such network.
@@ -51,7 +51,7 @@ def random_model(seed: int, network: str, images: Any = None) -> Any:
     for layer in plan_layers(spec).values():
         if layer.kind == "BatchNormalization":
             normalisation = model.get_layer(layer.name)
-            normalisation.momentum = 0.0  # so that one pass sets the statistics to the batch's
+            normalisation.momentum = 0.0  # one pass then sets the statistics to the batch's
             if re.fullmatch(r"stage\d_unit\d+_bn3", layer.name):
                 gamma, *others = normalisation.get_weights()
                 normalisation.set_weights([np.full_like(gamma, BRANCH_SCALE), *others])

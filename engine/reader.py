@@ -1,11 +1,11 @@
-"""Read the weights of a Keras 2.2.4 checkpoint, matched to the network's layers, without TensorFlow.
+"""Read the weights of a Keras 2.2.4 checkpoint and match them to the network's layers, without TensorFlow.
 
-Layers are matched by structure: by the graph where the file describes one, by Keras's order where it holds weights
-alone; never by name, since Keras numbers encoder layers through the process that saved them. A checkpoint is untrusted
-input: see :mod:`engine.hdf5` for the file and :mod:`engine.architecture` for the code in its Lambda layers, which is
-never run.
+Layers are matched by structure: by the architecture if the file has one, else by Keras's order. They are never matched
+by name, since Keras numbers encoder layers with a counter that runs through the whole process. A checkpoint is
+untrusted input: see :mod:`engine.hdf5` for the file, and :mod:`engine.architecture` for the code in its Lambda layers,
+which is never run.
 
-``python -m engine.reader`` is the same in a process of its own: see :mod:`engine.checkpoint`.
+:mod:`engine.checkpoint` runs ``python -m engine.reader`` to do this in a separate process.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from seseg_trt.artifact import sha256_of
 from seseg_trt.errors import CheckpointError, SesegError
+from seseg_trt.models.artifact import sha256_of
 
 from .architecture import OTHER_NETWORK, ConvSignature, derive_spec, keras2_order, match, spec_from_config
 from .hdf5 import DAMAGED, FileLayer, KerasFile, open_keras_file, weight_role
@@ -35,14 +35,14 @@ Weights = dict[str, list[npt.NDArray[np.float32]]]
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint is.
+    """A description of a checkpoint.
 
     Attributes:
-        path: where it lies.
-        sha256: of its bytes, hex.
-        kind: ``model`` with its architecture, or ``weights`` alone.
+        path: the file.
+        sha256: the hash of the file, hex.
+        kind: ``model`` if the file has the architecture, ``weights`` if it has only the weights.
         spec: the network's sizes.
-        keras_version: that wrote it, as it says.
+        keras_version: the version of Keras that the file names.
     """
 
     path: Path
@@ -56,14 +56,14 @@ def read_checkpoint(path: str | Path) -> tuple[Weights, CheckpointInfo]:
     """Read a checkpoint in this process.
 
     Args:
-        path: HDF5, written by Keras 2's ``model.save()`` or ``model.save_weights()``.
+        path: an HDF5 file, written by Keras 2's ``model.save()`` or ``model.save_weights()``.
 
     Returns:
-        The weights by the names and in the order of :func:`engine.network.plan_layers`, within a layer in Keras's
-        order, and what the file is.
+        The weights, float32, by the layer names and in the order of :func:`engine.network.plan_layers`, within a layer
+        in Keras's order; and a description of the file.
 
     Raises:
-        CheckpointError: it is missing, foreign or damaged, or holds another network.
+        CheckpointError: the file is missing, damaged or not from Keras 2, or holds another network.
     """
     path = Path(path)
     with open_keras_file(path) as file:
@@ -82,10 +82,17 @@ def read_checkpoint(path: str | Path) -> tuple[Weights, CheckpointInfo]:
 
 
 def read_encoder(path: str | Path, spec: NetworkSpec) -> Weights:
-    """Read the weights of an encoder alone, in Keras's order: what ``save_weights()`` of the encoder wrote.
+    """Read the weights of an encoder, written by ``save_weights()`` or ``save()`` of the encoder.
+
+    Args:
+        path: an HDF5 file of Keras 2.
+        spec: the network whose encoder it must be.
+
+    Returns:
+        The weights, as of :func:`read_checkpoint`.
 
     Raises:
-        CheckpointError: as :func:`read_checkpoint`, or they are those of another encoder.
+        CheckpointError: the file is missing, damaged or not from Keras 2, or holds another encoder.
     """
     planned = plan_layers(spec)
     order = [layer for layer in keras2_order(planned) if is_encoder(layer.name)]
@@ -106,13 +113,13 @@ def _pair_by_name(file: KerasFile, planned: dict[str, Layer], names: dict[str, s
     used = {names[layer.name] for layer in planned.values() if layer.weights}
     for found in _weighted(file):
         if found.name not in used:
-            raise CheckpointError(f"layer {found.name!r} has weights that the network has no place for", OTHER_NETWORK)
+            raise CheckpointError(f"layer {found.name!r} has weights, but its counterpart in the network has none", OTHER_NETWORK)
     pairs = []
     for layer in planned.values():
         if layer.weights:
             name = names[layer.name]
             if name not in file.layers:
-                raise CheckpointError(f"layer {name!r} ({layer.name}) is missing: the file has no weights of it", DAMAGED)
+                raise CheckpointError(f"layer {name!r} ({layer.name}) is missing: the file has no weights for it", DAMAGED)
             pairs.append((file.layers[name], layer))
     return pairs
 
@@ -142,7 +149,7 @@ def _check_shapes(layer: FileLayer, wanted: Layer) -> None:
     if found != list(wanted.weights.items()):
         raise CheckpointError(
             f"layer {layer.name!r} has {_shapes(layer)}, the network's {wanted.name} has {_wanted_shapes(wanted)}",
-            "a layer is missing, doubled or of another size here; " + OTHER_NETWORK,
+            "a layer here is missing, duplicated or of another size; " + OTHER_NETWORK,
         )
 
 
@@ -162,20 +169,24 @@ def _read_finite(layer: FileLayer, index: int) -> npt.NDArray[np.float32]:
     values = weight.read()
     bad = values.size - int(np.isfinite(values).sum())
     if bad:
-        raise CheckpointError(f"layer {layer.name!r}: {bad} of {values.size} numbers of {weight.name!r} are NaN or infinite", DAMAGED)
+        raise CheckpointError(f"layer {layer.name!r}: {bad} of {values.size} values of {weight.name!r} are NaN or infinite", DAMAGED)
     return values
 
 
-MEMORY_LIMIT = 8 << 30  # of addresses, beyond twice the file: what a damaged file can make the HDF5 library ask for
+MEMORY_LIMIT = 8 << 30  # bytes of address space, plus twice the file's size: a damaged file can make HDF5 ask for far more
 
 
 def main(request: str) -> None:
-    """Read the checkpoint that a request names, and answer on stdout, both in JSON.
+    """Read the checkpoint that a request names, save its weights, and write the answer to stdout.
 
-    The request has ``path``; ``encoder_of``, the sizes of a network or null; and ``out``, where the weights go (.npz).
+    Args:
+        request: a JSON object: ``path`` of the checkpoint; ``encoder_of``, the sizes of a network if the file holds an
+            encoder alone, else null; ``out``, the .npz file to write.
+
+    The answer is a JSON object: the fields of :class:`CheckpointInfo` (none for an encoder), or ``error`` and ``hint``.
     """
     wanted = json.loads(request)
-    with contextlib.suppress(OSError):  # a missing file is named below
+    with contextlib.suppress(OSError):  # a missing file is reported below
         size = Path(wanted["path"]).stat().st_size
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT + 2 * size,) * 2)
     answer: dict[str, Any]

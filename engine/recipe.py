@@ -1,4 +1,4 @@
-"""Recipes: what to make of a checkpoint, as TOML. Every key has a default; a wrong one is named."""
+"""Parse recipes: TOML files that say which graph and plan build_engine.py makes. Most keys have defaults; errors name the key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from seseg_trt.errors import UsageError
-from seseg_trt.plan_identity import DEFAULT_PROFILES, BuildOptions
+from seseg_trt.models.plan_identity import DEFAULT_PROFILES, BuildOptions
 
 from .precision import Rest
 from .qdq import Activations
@@ -19,16 +19,17 @@ RecipePrecision = Literal["fp32", "fp16", "int8", "fp8"]
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What to make.
+    """What build_engine.py makes of a checkpoint.
 
     Attributes:
-        precision: of the graph.
-        rewrites: names of :data:`engine.rewrite.REWRITES`, applied in this order; None: what pays for this precision, by measurement.
-        activations: of ``int8``: ``s8`` runs on every runtime; ``u8`` is finer, and for CPUs alone.
-        rest: of ``int8`` and ``fp8``: what is not quantised; ``fp16`` is for GPUs.
-        keep: layers that are not quantised in any case.
-        min_iou, min_worst_iou: the gate, 0..1.
-        plan: how a TensorRT plan is built of it; None: none is.
+        precision: the precision of the graph.
+        rewrites: names in :data:`engine.rewrite.REWRITES`, applied in this order; None: the default for this precision, chosen by
+            measurement.
+        activations: the type of ``int8`` activations: ``s8`` runs in every runtime; ``u8`` has half the step, and is for CPUs only.
+        rest: for ``int8`` and ``fp8``, the precision of what is not quantised; ``fp16`` is for GPUs.
+        keep: the names of layers that are never quantised.
+        min_iou, min_worst_iou: the gate: the least pooled IoU and the least IoU of an image, 0..1.
+        plan: the options of a TensorRT plan to build from the graph; None: no plan is built.
     """
 
     precision: RecipePrecision = "fp16"
@@ -45,7 +46,7 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe.
 
     Raises:
-        UsageError: the file can't be read, is no TOML, or has a key or a value that is not one (the message names it).
+        UsageError: the file can't be read, is not TOML, or has an unknown key or a wrong value; the message names it.
     """
     toml: Any
     if sys.version_info >= (3, 11):
@@ -55,14 +56,22 @@ def load_recipe(path: Path) -> Recipe:
     try:
         content = toml.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"the recipe {path} can't be read: {error.strerror}", "engine/recipes has some") from error
+        raise UsageError(f"the recipe {path} can't be read: {error.strerror}", "the folder engine/recipes has recipes") from error
     except (toml.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the recipe {path} is no TOML: {error}") from error
+        raise UsageError(f"the recipe {path} is not TOML: {error}") from error
     return parse_recipe(content, str(path))
 
 
 def parse_recipe(content: dict[str, Any], name: str = "the recipe") -> Recipe:
-    """Check a recipe's tables, as :func:`load_recipe` does."""
+    """Make a recipe of the tables of a TOML file.
+
+    Args:
+        content: the parsed file.
+        name: what error messages call it.
+
+    Raises:
+        UsageError: there is an unknown key or a wrong value; the message names it.
+    """
     reader = _Reader(name, content)
     precision = reader.choice("graph", "precision", get_args(RecipePrecision), "fp16")
     strict = precision in ("fp32", "fp16")
@@ -77,9 +86,9 @@ def parse_recipe(content: dict[str, Any], name: str = "the recipe") -> Recipe:
         plan=_plan(reader) if "plan" in content else None,
     )
     if strict and "quantisation" in content:
-        raise UsageError(f"{name}: [quantisation] is for int8 and fp8, and graph.precision is {precision!r}", "leave the table out")
+        raise UsageError(f"{name}: [quantisation] is for int8 and fp8, but graph.precision is {precision!r}", "remove the table")
     if precision == "fp8" and "activations" in content.get("quantisation", {}):
-        raise UsageError(f"{name}: quantisation.activations is for int8; those of fp8 are E4M3", "leave the key out")
+        raise UsageError(f"{name}: quantisation.activations is for int8; fp8 activations are always E4M3", "remove the key")
     reader.finish()
     return recipe
 
@@ -91,7 +100,7 @@ def _plan(reader: _Reader) -> BuildOptions:
     try:
         profiles = tuple(_profile(text) for text in batches) or DEFAULT_PROFILES
     except ValueError:
-        raise reader.wrong("plan", "batches", 'texts of three numbers: ["1:1:1", "1:32:128"]') from None
+        raise reader.wrong("plan", "batches", 'a list of strings of three numbers: ["1:1:1", "1:32:128"]') from None
     return BuildOptions(runtime=runtime, targets=targets, profiles=profiles)
 
 
@@ -101,7 +110,7 @@ def _profile(text: str) -> tuple[int, int, int]:
 
 
 class _Reader:
-    """Takes values out of a recipe's tables; what is left in the end is unknown."""
+    """A reader that takes values out of a recipe's tables; keys that are left at the end are unknown keys."""
 
     def __init__(self, name: str, content: dict[str, Any]) -> None:
         self._name = name
@@ -109,52 +118,52 @@ class _Reader:
         self._known: dict[str, list[str]] = {}
         for key, table in content.items():
             if not isinstance(table, dict):
-                raise UsageError(f"{name}: {key} is no table", f"write it below [graph] or the like: [graph]\n  {key} = ...")
+                raise UsageError(f"{name}: {key} is not a table", f"write it inside a table such as [graph]: [graph]\n  {key} = ...")
             self._tables[key] = dict(table)
 
     def wrong(self, table: str, key: str, wanted: str) -> UsageError:
-        """Return the error for a value."""
-        return UsageError(f"{self._name}: {table}.{key} is not what it must be", f"it must be {wanted}")
+        """Return the error for a wrong value; `wanted` says what it must be."""
+        return UsageError(f"{self._name}: {table}.{key} has a wrong value", f"it must be {wanted}")
 
     def take(self, table: str, key: str) -> Any:
-        """Return a value and forget it; None where it is not given."""
+        """Remove and return a value; None if it is not given."""
         self._known.setdefault(table, []).append(key)
         return self._tables.get(table, {}).pop(key, None)
 
     def choice(self, table: str, key: str, choices: tuple[str, ...], default: str | None) -> Any:
-        """Return one of some texts."""
+        """Take a string that must be one of `choices`."""
         value = self.take(table, key)
         if value is None and default is not None:
             return default
         if not isinstance(value, str) or value not in choices:
-            raise self.wrong(table, key, f"one of {', '.join(choices)}, and is {value!r}")
+            raise self.wrong(table, key, f"one of {', '.join(choices)}; it is {value!r}")
         return value
 
     def names(self, table: str, key: str, choices: tuple[str, ...] | None) -> tuple[str, ...]:
-        """Return a list of texts."""
+        """Take a list of strings, each one of `choices` unless that is None; an empty list if it is not given."""
         value = self.take(table, key)
         if value is None:
             return ()
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            raise self.wrong(table, key, f"a list of texts, and is {value!r}")
+            raise self.wrong(table, key, f"a list of strings; it is {value!r}")
         unknown = [v for v in value if choices is not None and v not in choices]
         if unknown:
-            raise self.wrong(table, key, f"of {', '.join(choices or ())}, and has {', '.join(unknown)}")
+            raise self.wrong(table, key, f"a list of names from {', '.join(choices or ())}; unknown: {', '.join(unknown)}")
         return tuple(value)
 
     def share(self, table: str, key: str, default: float) -> float:
-        """Return a number of 0 to 1."""
+        """Take a number from 0 to 1."""
         value = self.take(table, key)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise self.wrong(table, key, f"a number of 0 to 1, and is {value!r}")
+            raise self.wrong(table, key, f"a number from 0 to 1; it is {value!r}")
         return float(value)
 
     def finish(self) -> None:
-        """Raise for a key that nobody asked for."""
+        """Raise UsageError if a table or a key is left that nothing has taken."""
         for table, left in self._tables.items():
             if table not in self._known:
-                raise UsageError(f"{self._name}: there is no table [{table}]", f"there are {', '.join(self._known)} and plan")
+                raise UsageError(f"{self._name}: there is no table [{table}]", f"the tables are {', '.join(self._known)} and plan")
             for key in left:
-                raise UsageError(f"{self._name}: there is no key {table}.{key}", f"[{table}] has {', '.join(self._known[table])}")
+                raise UsageError(f"{self._name}: there is no key {table}.{key}", f"the keys there are {', '.join(self._known[table])}")

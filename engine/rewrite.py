@@ -1,7 +1,7 @@
-"""Exact rewrites of the graph: the same function in fewer multiplications or plainer nodes. Each takes a model and gives a changed copy.
+"""Rewrite the graph exactly: the same function with fewer multiplications or simpler nodes. Each rewrite returns a changed copy.
 
-Exact means: in real numbers the result is the same, and in FP32 it differs by rounding alone (max |dp| of at most 1e-5). Which rewrite
-is applied for which backend is the recipe's choice, made by measurement: see docs/precision.md.
+Exact means that in real numbers the result is the same; in FP32 it differs by rounding alone (|dp| of at most 1e-5). The recipe chooses
+the rewrites; docs/precision.md has the measurements for each backend.
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ from seseg_trt.errors import UsageError
 
 PRODUCTS = ("Conv", "ConvTranspose")
 LEAST_SIDE = 16
-"""On a map of 8 x 8 the fewer multiplications saved no time in OpenVINO by the medians, and brought most of the rounding: docs/precision.md."""
+"""Pixels. On maps of 8 x 8 the rewrite saved no time in OpenVINO (median) and caused most of the rounding: docs/precision.md."""
 
 
 def rewrite(model: Any, names: tuple[str, ...] | list[str]) -> Any:
-    """Apply rewrites by their names in :data:`REWRITES`, in the order given; the model itself is left as it is.
+    """Return a copy of a model with rewrites applied.
+
+    Args:
+        model: an ``onnx.ModelProto``.
+        names: names in :data:`REWRITES`, applied in this order; without any the model itself is returned.
 
     Raises:
         UsageError: there is no rewrite of a name.
@@ -36,7 +40,7 @@ def rewrite(model: Any, names: tuple[str, ...] | list[str]) -> Any:
 
 
 def fold_pads(model: Any) -> Any:
-    """Put explicit Pad nodes of zeros into the convolutions that follow them."""
+    """Fold zero padding into the convolutions that follow it, by onnxscript's ``fuse_pad_into_conv`` rule."""
     import onnx_ir
     from onnxscript.rewriter import rewrite as apply_rules
     from onnxscript.rewriter.rules.common import fuse_pad_into_conv_rule, normalize_pad_format_conv_rule
@@ -47,16 +51,16 @@ def fold_pads(model: Any) -> Any:
 
 
 def convolve_before_upsampling(model: Any, least_side: int = LEAST_SIDE) -> Any:
-    """Do each 3x3 convolution after a nearest x2 upsampling at the low resolution, as a transposed 4x4 convolution of stride 2.
+    """Replace each 3x3 convolution after a nearest x2 upsampling with a transposed 4x4 convolution of stride 2 before it.
 
-    Upsampled rows 2i - 1 and 2i (and 2i + 1) hold copies of low rows i - 1 and i, so that two of three taps of the kernel always meet
-    the same pixel and can be added beforehand: 2 x 2 products for each output in place of 3 x 3. Where the upsampled tensor is joined
-    with a skip connection first, the kernel is split between the two and the results are added. Source of the idea: Aitken et al.,
-    "Checkerboard artifact free sub-pixel convolution", https://arxiv.org/abs/1707.02937.
+    In an upsampled map, rows 2i and 2i + 1 are copies of low-resolution row i, so two of the three taps of the kernel always meet the
+    same pixel and can be added in advance: each output then takes 2 x 2 products in place of 3 x 3. If the upsampled tensor is first
+    concatenated with a skip connection, the kernel is split between the two and the results are added. Source of the idea: Aitken et
+    al., "Checkerboard artifact free sub-pixel convolution", https://arxiv.org/abs/1707.02937.
 
     Args:
-        model: an ``onnx.ModelProto``.
-        least_side: maps whose height before the upsampling is less, in pixels, are left as they are.
+        model: an ``onnx.ModelProto``; it is not changed.
+        least_side: maps whose height before the upsampling is less than this, in pixels, are not rewritten.
     """
     shapes = tensor_shapes(model)
     copy = _copy(model)
@@ -91,7 +95,7 @@ REWRITES: dict[str, Callable[[Any], Any]] = {
 def _split(
     model: Any, conv: Any, producers: dict[str, Any], uses: Counter[str], shapes: dict[str, tuple[int, ...]], least_side: int
 ) -> tuple[list[Any], set[str]] | None:
-    """Return the nodes that take a convolution's place, and the names of the nodes that nothing needs then."""
+    """Return the nodes that replace a convolution, and the names of the nodes that become unused; None if it can't be rewritten."""
     from onnx import helper, numpy_helper
 
     source = producers.get(conv.input[0])
@@ -128,9 +132,9 @@ def _split(
 
 
 def _transposed_kernel(kernel: Any) -> Any:
-    """Turn [out, in, 3, 3] into the [in, out, 4, 4] of a transposed convolution of stride 2 and padding 1, sums in double.
+    """Turn a kernel [out, in, 3, 3] into the kernel [in, out, 4, 4] of a transposed convolution of stride 2 and padding 1.
 
-    Output row 2i takes rows i - 1 and i by taps 3 and 1, row 2i + 1 takes rows i and i + 1 by taps 2 and 0.
+    Output row 2i takes input rows i - 1 and i by taps 3 and 1; row 2i + 1 takes rows i and i + 1 by taps 2 and 0. Sums are in float64.
     """
     sums = np.zeros((4, 3))
     sums[3, 0] = 1
@@ -157,7 +161,7 @@ def _is_double_nearest(model: Any, node: Any) -> bool:
 
 
 def _upsampled_channels(shapes: dict[str, tuple[int, ...]], parts: list[str], index: int, channels: int) -> int | None:
-    """Return how many of a joined tensor's channels are the upsampled one's, from the shapes that can be inferred."""
+    """Return how many channels of a concatenated tensor are the upsampled one's; None if shape inference can't tell."""
     known = [shapes.get(part, (0, 0))[1] for part in parts]
     if known[index]:
         return known[index]
@@ -165,7 +169,7 @@ def _upsampled_channels(shapes: dict[str, tuple[int, ...]], parts: list[str], in
 
 
 def count_macs(model: Any) -> int:
-    """Count the multiplications with an addition that all convolutions of a graph do for one image.
+    """Count the multiply-accumulate operations (MACs) of all convolutions of a graph for one image.
 
     Args:
         model: an ``onnx.ModelProto``; its weights may be quantised.
@@ -180,7 +184,7 @@ def count_macs(model: Any) -> int:
         if node.op_type not in PRODUCTS:
             continue
         name = node.input[1]
-        while name in producers:  # a quantised weight comes through a DequantizeLinear
+        while name in producers:  # a quantised weight passes through a DequantizeLinear
             name = producers[name].input[0]
         moving = shapes.get(node.output[0] if node.op_type == "Conv" else node.input[0], ())
         if not moving or 0 in moving[1:]:
@@ -190,7 +194,7 @@ def count_macs(model: Any) -> int:
 
 
 def tensor_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Infer the shapes of a graph's tensors for a batch of one; 0 for a dimension that is not known."""
+    """Infer the shapes of a graph's tensors for a batch of one; an unknown dimension is 0."""
     import onnx
 
     copy = _copy(model)

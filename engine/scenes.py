@@ -1,16 +1,16 @@
-"""Procedural scenes with exact masks: the data set of the demonstration network is a seed and a count.
+"""Draw procedural scenes with exact masks: the data set of the demonstration network is a seed and a count.
 
-The subject is a group of smooth bodies: blobs of limbs, lit from one side so that each limb looks round. Everything else is not:
-a cluttered background, flat boards and boxes, paper cut-outs of the very shape of a body but without its roundness, folds of cloth
-that are round but no body, things in front. All of them take their colours from one palette and their textures from one set, so
-neither colour nor local texture tells the subject; its roundness together with its outline does. One scene in 25 has no subject.
+The subject is a group of smooth bodies: blobs of limbs, lit from one side so that each limb looks round. Everything else is not
+subject: a cluttered background, flat boards and boxes, flat cut-outs with the outline of a body, folds of cloth that look round but
+have no body's outline, and objects in front. All share one palette and one set of textures, so neither colour nor local texture
+identifies the subject, only roundness together with outline. One scene in 25 has no subject.
 
-Run it::
+Usage::
 
     python -m engine.scenes --seed 7 --count 100 --out DIR      # DIR/images/*.jpg and DIR/masks/*.png
 
-A scene depends on (seed, index, size) alone: the pixels before JPEG are the same on every machine (see engine/drawing.py); the JPEG
-bytes are those of the Pillow in use.
+A scene depends on its seed, index and size alone. Its pixels before JPEG are the same on every machine (see engine/drawing.py); its
+JPEG bytes depend on the version of Pillow.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ Box = tuple[slice, slice]
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One scene before it is compressed.
+    """A scene before JPEG compression.
 
     Attributes:
         image: uint8 [H, W, 3], RGB.
         mask: uint8 [H, W], 255 on the visible subject, else 0.
-        jpeg_quality: what it is to be compressed with.
+        jpeg_quality: the quality to compress it with, 45..95.
     """
 
     image: NDArray[np.uint8]
@@ -48,7 +48,7 @@ class Scene:
     jpeg_quality: int
 
     def jpeg(self) -> bytes:
-        """The image as JPEG (4:2:0), by Pillow."""
+        """Encode the image as JPEG (4:2:0) with Pillow."""
         from PIL import Image
 
         out = io.BytesIO()
@@ -56,7 +56,7 @@ class Scene:
         return out.getvalue()
 
     def after_jpeg(self) -> NDArray[np.uint8]:
-        """The image as it is read back from its JPEG; uint8 [H, W, 3]."""
+        """Encode the image as JPEG and decode it again; uint8 [H, W, 3]."""
         from PIL import Image
 
         with Image.open(io.BytesIO(self.jpeg())) as image:
@@ -64,7 +64,16 @@ class Scene:
 
 
 def draw_scene(seed: int, index: int, width: int = SIZE, height: int = SIZE) -> Scene:
-    """Draw scene `index` of the data set `seed` (both 0 or more), `width` x `height` pixels, 16 at least."""
+    """Draw a scene.
+
+    Args:
+        seed: which data set, 0 or more.
+        index: which scene of it, 0 or more.
+        width, height: in pixels, 16 at least.
+
+    Raises:
+        ValueError: the size is too small.
+    """
     if min(width, height) < 16:
         raise ValueError(f"a scene of {width} x {height} is too small to draw; 16 is the least")
     painter = _Painter(Dice(seed, index), Canvas(height, width))
@@ -79,7 +88,7 @@ def draw_scene(seed: int, index: int, width: int = SIZE, height: int = SIZE) -> 
 
 
 class _Painter:
-    """The picture while it is drawn: colours float32 [3, H, W] of 0 to 1, and how much of each pixel is subject."""
+    """A picture in the making: its colours, float32 [3, H, W], 0..1, and the subject's share of each pixel, float32 [H, W], 0..1."""
 
     def __init__(self, dice: Dice, canvas: Canvas) -> None:
         self.dice, self.canvas = dice, canvas
@@ -108,7 +117,7 @@ class _Painter:
         return noise
 
     def _turned(self, planes: list[Plane]) -> Plane:
-        """One of the planes, mirrored at random, so that things which share a texture do not show the same piece of it."""
+        """Pick one of the planes and mirror it at random, so that objects with the same texture show different parts of it."""
         return self.dice.pick(planes)[:: self.dice.pick((1, -1)), :: self.dice.pick((1, -1))]
 
     def _colour(self) -> Colour:
@@ -120,18 +129,18 @@ class _Painter:
         )
 
     def _surface(self, where: Box) -> Plane:
-        """A two-coloured texture for the pixels of a box; float32 [3, h, w]."""
+        """Make a texture of two colours for the pixels of a box; float32 [3, h, w]."""
         texture = self._turned(self.textures)[where]
         strength = self.dice.between(0.15, 0.5)
         first, second = self._colour(), self._colour()
         return np.stack([a + texture * ((b - a) * strength) for a, b in zip(first, second, strict=True)])
 
     def _folds(self, where: Box) -> Plane:
-        """The shading of hanging cloth: round from side to side like a limb, without its outline; 0 to 1, float32 [h, w]."""
+        """Make the shading of hanging cloth, which is as round as a limb but lacks its outline; float32 [h, w]."""
         return self.ambient + (1.05 - self.ambient) * self._turned(self.folds)[where]
 
     def _flat_light(self, where: Box) -> Plane:
-        """The shading of a plane board: even, or running from one side to the other; 0 to 1, float32 [h, w]."""
+        """Make the shading of a flat board: a linear gradient, often a slight one; float32 [h, w]."""
         x, y = self.canvas.grid(where)
         along, across = self.dice.direction()
         run = (x - float(x[0, 0])) * along + (y - float(y[0, 0])) * across
@@ -144,7 +153,7 @@ class _Painter:
         self.subject[where] += ((1.0 if subject else 0.0) - self.subject[where]) * alpha
 
     def _shadow(self, where: Box, distance: Plane, reach: float) -> None:
-        """Darken what lies beside a thing, away from the light."""
+        """Darken the pixels beside an object, on the side away from the light."""
         strength = self.dice.between(0.0, 0.6)
         unit = self.canvas.unit
         down, right = (int(-self.light[1] * reach * unit), int(-self.light[0] * reach * unit))
@@ -159,10 +168,10 @@ class _Painter:
         ]
         self.image[:, top:bottom, left:end] *= 1 - part
 
-    # -- things --------------------------------------------------------------------------------------------------------------
+    # -- objects -------------------------------------------------------------------------------------------------------------
 
     def paint_background(self) -> None:
-        """A textured wall, often in folds, and boards all over it."""
+        """Paint a textured wall, sometimes in folds, and boards all over it."""
         whole = (slice(0, self.canvas.height), slice(0, self.canvas.width))
         self.image[:] = self._surface(whole)
         light = self._folds(whole) if self.dice.chance(0.2) else self._flat_light(whole)
@@ -171,7 +180,7 @@ class _Painter:
             self.paint_board(large=True)
 
     def paint_board(self, large: bool) -> None:
-        """A convex polygon: flat, in two flat faces, or in folds."""
+        """Paint a convex polygon: flat, with two flat faces, or in folds."""
         dice = self.dice
         wide, high = self.canvas.extent
         centre = dice.between(0, wide), dice.between(0, high)
@@ -196,7 +205,7 @@ class _Painter:
         self._stamp(where, distance, self._surface(where) * light, subject=False)
 
     def paint_distractor(self) -> None:
-        """A cut-out of a body's shape with flat light, or with folds that do not follow its shape; or a board."""
+        """Paint a cut-out with the outline of a body and flat shading, or folds that do not follow the outline; or a small board."""
         if self.dice.chance(0.35):
             self.paint_board(large=False)
             return
@@ -209,7 +218,7 @@ class _Painter:
         self._stamp(where, distance, self._surface(where) * light, subject=False)
 
     def paint_group(self) -> None:
-        """The subject: one to four bodies near each other, each in its own colours, all in one light."""
+        """Paint the subject: one to four bodies near each other, each in its own colours, all in the same light."""
         dice = self.dice
         wide, high = self.canvas.extent
         x, y = wide * dice.between(0.3, 0.7), high * dice.between(0.3, 0.7)
@@ -227,7 +236,7 @@ class _Painter:
     # -- the camera ----------------------------------------------------------------------------------------------------------
 
     def finish(self) -> Scene:
-        """Uneven light, a colour cast, blur, noise, eight bits."""
+        """Apply the camera's effects (uneven light, a colour cast, blur, noise) and quantise to 8 bits."""
         dice, canvas = self.dice, self.canvas
         light = 1 + (drawing.smooth_noise(dice, canvas, dice.between(90, 200)) - 0.5) * dice.between(0.1, 0.6)
         gain = np.array([dice.between(0.85, 1.1) for _ in range(3)], np.float32)
@@ -245,7 +254,7 @@ class _Painter:
 
 
 def grow_body(dice: Dice, x: float, y: float, size: float) -> list[Limb]:
-    """A body at (x, y), about 90 units across at size 1: a thick bent trunk and three to six bent arms."""
+    """Make a body at (x, y), about 90 units across at size 1: a thick bent trunk and three to six bent arms."""
     limbs = []
     dx, dy = dice.direction()
     girth = dice.between(11, 17) * size
@@ -271,7 +280,7 @@ def grow_body(dice: Dice, x: float, y: float, size: float) -> list[Limb]:
 
 
 def _bend(dice: Dice, x: float, y: float, most: float) -> tuple[float, float]:
-    """Turn a unit vector to one side by an angle whose tangent is at most `most`."""
+    """Rotate a unit vector by a random angle whose tangent is at most `most`, to either side."""
     side = dice.between(-most, most)
     x, y = x - y * side, y + x * side
     length = math.sqrt(x * x + y * y)
@@ -279,7 +288,7 @@ def _bend(dice: Dice, x: float, y: float, most: float) -> tuple[float, float]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which data set.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The seed of the data set.")
 @click.option("--count", type=click.IntRange(min=1), default=100, show_default=True, help="How many scenes.")
 @click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="The first scene's index.")
 @click.option("--width", type=click.IntRange(16, 8192), default=SIZE, show_default=True)

@@ -1,4 +1,4 @@
-"""Which convolutions an 8-bit graph can't afford to quantise: each is tried alone, and the worst are kept until the masks are good."""
+"""Find the convolutions that must not be quantised: measure each one alone, and keep the most sensitive ones until the gate is met."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Score = Callable[[Any], "Verdict"]
 
 
 class Verdict(Protocol):
-    """What a scoring function gives: whether the gate is met, and the numbers for people."""
+    """The result of scoring a graph: whether it meets the gate, and as a string the numbers for people."""
 
     @property
     def good(self) -> bool:
-        """Whether the gate is met."""
+        """Whether the graph meets the gate."""
         ...
 
     def __str__(self) -> str: ...
@@ -32,7 +32,7 @@ class Verdict(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Try:
-    """One graph that was scored: the layers that it kept, and the verdict in words."""
+    """A graph that was scored: the names of the layers that it does not quantise, and the verdict as a string."""
 
     kept: tuple[str, ...]
     verdict: str
@@ -46,28 +46,30 @@ def quantise_within_gate(
     probes: Sequence[npt.NDArray[np.uint8]],
     note: Callable[[str], None] = lambda line: None,
 ) -> tuple[Any, list[Try]]:
-    """Quantise all that can be quantised, and keep the most sensitive convolutions out until a gate is met.
+    """Quantise as many convolutions as a gate allows.
+
+    First all of them are quantised; then the most sensitive ones are left out, more and more, until the gate is met.
 
     Args:
         model: an ``onnx.ModelProto`` in FP32.
-        calibration: on this graph.
-        how: ``how.keep`` is kept in any case.
-        score: judges a graph; the gate is its own.
-        probes: images, uint8 [S, S, 3], on which each layer's part in the noise is measured, if need be.
-        note: is told what is tried.
+        calibration: statistics of this graph's tensors.
+        how: how to quantise; the layers in ``how.keep`` are never quantised.
+        score: judges a graph by its own gate.
+        probes: network inputs, uint8 [S, S, 3] each, for :func:`sensitivity`; used only if the first graph misses the gate.
+        note: takes a line of progress for people.
 
     Returns:
-        The first graph that met the gate, and what was tried.
+        The first graph that met the gate, and all tries.
 
     Raises:
-        GateError: none did, with half of the convolutions kept at last; the message has the numbers and the layers.
+        GateError: no graph met the gate, not even with half of the convolutions left out; the message has the numbers and the layers.
     """
     tries: list[Try] = []
     order: list[str] | None = None
     names = [point.name for point in points_of(model) if point.name not in how.keep]
     for count in _counts(len(names)):
         if count and order is None:
-            note(f"measuring what each of {len(names)} layers does to the logits")
+            note(f"measuring the noise that each of {len(names)} layers adds to the logits")
             order = sensitivity(model, calibration, how, probes)
         kept = tuple(sorted({*how.keep, *(order or [])[:count]}))
         graph = quantise(model, calibration, dataclasses.replace(how, keep=kept))
@@ -79,17 +81,19 @@ def quantise_within_gate(
     lines = "\n    ".join(f"{len(t.kept)} layers kept: {t.verdict}" for t in tries)
     raise GateError(
         f"no {how.precision} graph met the gate:\n    {lines}\n    kept last: {', '.join(tries[-1].kept)}",
-        "calibrate on more and truer images, take activations = 'u8' where only CPUs matter, or set the gate to what you can accept; "
-        "FP16 costs far less in masks",
+        "calibrate on more images, and ones more like yours; use activations = 'u8' if only CPUs matter; or set a gate that you can accept. "
+        "FP16 changes the masks far less",
     )
 
 
 def sensitivity(model: Any, calibration: Calibration, how: Quantisation, probes: Sequence[npt.NDArray[np.uint8]]) -> list[str]:
-    """Return the names of the convolutions, the most sensitive first: by the noise that each brings to the logits when it is quantised alone.
+    """Return the names of the convolutions, the most sensitive first.
+
+    A convolution's sensitivity is the squared error of the logits when it alone is quantised.
 
     Args:
         model, calibration, how: as in :func:`quantise_within_gate`.
-        probes: uint8 [S, S, 3]; a few do.
+        probes: network inputs, uint8 [S, S, 3] each; a few are enough.
     """
     logits = end_of(model)[0].input[0]
     everything = [point.name for point in points_of(model)]
@@ -107,7 +111,7 @@ def sensitivity(model: Any, calibration: Calibration, how: Quantisation, probes:
 
 
 def _counts(layers: int) -> Iterator[int]:
-    """Yield how many layers to keep: 0, 1, 2, 3, 4, 6, 8, 12, 16, ... up to half of all."""
+    """Yield how many layers to leave out: 0, 1, 2, 3, 4, 6, 8, 12, 16, ... up to half of all."""
     most = int(layers * MOST_SHARE)
     count = step = 1
     yield 0

@@ -1,12 +1,12 @@
-"""Train the network by the original's recipe, on images and masks of one's own or on procedural scenes.
+"""Train the network by the original recipe, on your own images and masks or on procedural scenes.
 
 ::
 
     python -m engine.train --images DIR --masks DIR --encoder-weights FILE --out RUN
     python -m engine.train --demo --out RUN          # the demonstration network
 
-The recipe is the original's: U-Net on an SE-ResNet encoder whose ImageNet weights are frozen, binary cross-entropy + (1 - IoU), Adam.
-The same command goes on where a killed run stopped. engine/README.md tells the whole way from pictures to masks.
+The recipe is that of the original model: a U-Net on an SE-ResNet encoder with frozen ImageNet weights, binary cross-entropy + (1 - IoU),
+Adam. The same command resumes a run that was stopped. engine/README.md describes all steps from images to masks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .dataset import Augmentation, Cached, Folder, Scenes, Source, find_pairs, s
 from .network import PRESETS, NetworkSpec
 from .trainer import Recipe, Start, train
 
-# Wide where pixels are few, narrow where they are many: most of the time of so small a network goes into the last two stages.
+# Few channels at high resolution: the last two decoder stages take most of the time in so small a network.
 DEMO_NETWORK = NetworkSpec(repetitions=(1, 2, 2, 1), encoder_filters=12, decoder_filters=(48, 32, 24, 12, 6))
 DEMO_TRAIN_SEED = 1
 DEMO_VALIDATION_SEED = 2
@@ -35,7 +35,7 @@ VALIDATION_SCENES = 96
 
 
 def _sources(images: Path | None, masks: Path | None, demo: bool, scenes: int, validation: float) -> tuple[Source, Source, dict[str, Any]]:
-    """What to learn from, what is held out, and what identifies both."""
+    """Return the pairs to train on, the held-out pairs, and a description that identifies both."""
     if demo:
         if images or masks:
             raise UsageError("--demo draws its own scenes; leave --images and --masks out")
@@ -46,7 +46,7 @@ def _sources(images: Path | None, masks: Path | None, demo: bool, scenes: int, v
         }
         return Cached(Scenes(DEMO_TRAIN_SEED, scenes)), Cached(Scenes(DEMO_VALIDATION_SEED, held_out, [(256, 256)])), data
     if images is None or masks is None:
-        raise UsageError("what to learn from is missing", "give --images DIR and --masks DIR, or --demo")
+        raise UsageError("there is nothing to train on", "give --images DIR and --masks DIR, or --demo")
     pairs = find_pairs(images, masks)
     kept, held = split(pairs, validation)
     names = "\n".join(p.name for p in pairs)
@@ -69,28 +69,28 @@ def _precision(choice: str) -> bool:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--images", type=click.Path(path_type=Path), help="Folder of images; subfolders too.")
-@click.option("--masks", type=click.Path(path_type=Path), help="Folder of masks, each at its image's place: a/b.jpg has a/b.png.")
-@click.option("--demo", is_flag=True, help="Train the demonstration network on procedural scenes, the encoder too.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder; a killed run in it goes on.")
-@click.option("--network", type=click.Choice(sorted(PRESETS)), help="Which encoder.  [default: seresnet152]")
+@click.option("--images", type=click.Path(path_type=Path), help="Folder of images; subfolders are included.")
+@click.option("--masks", type=click.Path(path_type=Path), help="Folder of masks with the same relative paths: a/b.jpg has a/b.png.")
+@click.option("--demo", is_flag=True, help="Train the demonstration network, encoder included, on procedural scenes.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run's folder; a stopped run in it is resumed.")
+@click.option("--network", type=click.Choice(sorted(PRESETS)), help="The encoder.  [default: seresnet152]")
 @click.option("--encoder-weights", type=click.Path(path_type=Path), help="HDF5 of the encoder's ImageNet weights, without the top.")
 @click.option("--init", type=click.Path(path_type=Path), help="HDF5 checkpoint of the whole network to start from.")
-@click.option("--train-encoder", is_flag=True, help="Learn the encoder too.")
+@click.option("--train-encoder", is_flag=True, help="Train the encoder too.")
 @click.option("--encoder-batchnorm", type=click.Choice(["original", "frozen"]), default="original", help="BatchNorms of a frozen encoder.")
-@click.option("--epochs", type=click.IntRange(min=1), help="At most.  [default: 60; with --demo, 5]")
+@click.option("--epochs", type=click.IntRange(min=1), help="The most epochs.  [default: 60; with --demo, 5]")
 @click.option("--batch", type=click.IntRange(min=1), help="Images in a batch.  [default: 8; with --demo, 4]")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Adam's.  [default: 0.001; with --demo, 0.002]")
-@click.option("--patience", type=click.IntRange(min=0), default=10, help="Epochs without a better held-out IoU; 0 never stops early.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Learning rate.  [default: 0.001; with --demo, 0.002]")
+@click.option("--patience", type=click.IntRange(min=0), default=10, help="Most epochs without a better held-out IoU; 0: no limit.")
 @click.option("--validation", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.2, help="Share of images held out.")
-@click.option("--crop", type=click.FloatRange(0.05, 1), default=0.5, help="Least share of an image's area that a crop keeps.")
-@click.option("--colour", type=click.FloatRange(0, 1), default=0.2, help="Strength of changes of colour.")
-@click.option("--flip/--no-flip", default=True, help="Mirror from left to right.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Of fresh weights, order and augmentation.")
-@click.option("--mixed-precision", type=click.Choice(["auto", "on", "off"]), default="auto", help="auto: on a GPU alone.")
-@click.option("--deterministic/--no-deterministic", default=True, help="The same result in every run, a little slower.")
-@click.option("--input-size", type=click.IntRange(32, 1024), default=256, help="The network's input; 256 is the original's.")
-@click.option("--scenes", type=click.IntRange(min=4), default=DEMO_SCENES, help="Scenes of --demo to learn from.")
+@click.option("--crop", type=click.FloatRange(0.05, 1), default=0.5, help="The least share of an image's area that a random crop keeps.")
+@click.option("--colour", type=click.FloatRange(0, 1), default=0.2, help="Strength of random colour changes.")
+@click.option("--flip/--no-flip", default=True, help="Mirror images at random.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, help="The seed of new weights, order and augmentation.")
+@click.option("--mixed-precision", type=click.Choice(["auto", "on", "off"]), default="auto", help="auto: only on a GPU.")
+@click.option("--deterministic/--no-deterministic", default=True, help="Give the same result in every run; a little slower.")
+@click.option("--input-size", type=click.IntRange(32, 1024), default=256, help="Side of the network's input, pixels; originally 256.")
+@click.option("--scenes", type=click.IntRange(min=4), default=DEMO_SCENES, help="The number of scenes that --demo trains on.")
 def main(
     images: Path | None,
     masks: Path | None,
@@ -115,7 +115,7 @@ def main(
     input_size: int,
     scenes: int,
 ) -> None:
-    """Train the network; OUT/checkpoint.hdf5 is then what build_engine.py takes."""
+    """Train the network and write OUT/checkpoint.hdf5, from which build_engine.py makes a graph."""
     from .quiet import quiet_tensorflow
 
     learn_from, held_out, data = _sources(images, masks, demo, scenes, validation)
@@ -130,7 +130,7 @@ def main(
         learning_rate=learning_rate or (2e-3 if demo else 1e-3),
         schedule="cosine" if demo else "constant",
         seed=seed,
-        # Scenes are drawn in every light and place already.
+        # Scenes already vary in light and position.
         augmentation=Augmentation(flip=flip, crop=1.0, colour=0.0) if demo else Augmentation(flip=flip, crop=crop, colour=colour),
         patience=patience,
         mixed_precision=_precision(mixed_precision),
@@ -144,14 +144,14 @@ def main(
 
 
 def run() -> None:
-    """Run the command; an expected error is one message on stderr and its exit code."""
+    """Run the command; report an expected error as one message on stderr and exit with its code."""
     try:
         main(standalone_mode=False)
     except SesegError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("stopped; the same command goes on from the last saved state", err=True)
+        click.echo("stopped; the same command resumes from the last saved state", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()

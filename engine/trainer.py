@@ -1,4 +1,4 @@
-"""The training itself: a recipe, a model that learns by it, and a loop that can be killed at any moment."""
+"""Train a network: the recipe, the training step, and a loop that can be killed and resumed at any moment."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ WARM_UP_STEPS = 100
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a network is trained; with the data, it decides the result.
+    """How a network is trained. The recipe and the data together determine the result.
 
     Attributes:
-        network: its sizes.
-        train_encoder: learn the encoder too; else it is frozen but for its BatchNorms (next line).
-        encoder_batchnorm: of a frozen encoder. ``original`` as segmentation-models 0.2.0 leaves them: gamma and beta are learnt, a batch's own
-            statistics are used in training and go into the running ones. ``frozen``: nothing in the encoder changes.
-        epochs: at most.
-        batch: images in a batch.
-        learning_rate: Adam's.
-        schedule: ``constant``, or ``cosine``: a short warm-up, then half a cosine down to 0 over all epochs.
-        seed: of fresh weights, of the order and of the augmentation.
-        augmentation: how images are varied.
-        patience: epochs without a higher held-out IoU before training stops; 0 to never stop early.
-        mixed_precision: float16 arithmetic on float32 weights; for GPUs.
-        deterministic: operations whose result does not depend on the threads' timing.
-        save_every: batches between two saved states.
+        network: the sizes of the network.
+        train_encoder: train the encoder too; if False it is frozen, except for its BatchNorms (see `encoder_batchnorm`).
+        encoder_batchnorm: how a frozen encoder's BatchNorms behave. ``original``: as in segmentation-models 0.2.0, gamma and beta are
+            trained, and training uses each batch's statistics and updates the moving ones. ``frozen``: nothing in the encoder changes.
+        epochs: the most epochs.
+        batch: the number of images in a batch.
+        learning_rate: Adam's learning rate.
+        schedule: ``constant``, or ``cosine``: a short warm-up, then cosine decay to 0 over all epochs.
+        seed: the seed of new weights, of the order and of the augmentation.
+        augmentation: how images are augmented.
+        patience: stop after this many epochs without a higher held-out IoU; 0: never.
+        mixed_precision: compute in float16 with float32 weights; for GPUs.
+        deterministic: use only operations whose result does not depend on the timing of threads.
+        save_every: the number of batches between two saved states.
     """
 
     network: NetworkSpec
@@ -59,14 +59,29 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What fresh weights are replaced with: a whole network's checkpoint, an encoder's weights, or nothing."""
+    """The weights that training starts from, loaded over new random weights; without any, those stay.
+
+    Attributes:
+        checkpoint: an HDF5 checkpoint of the whole network.
+        encoder: an HDF5 file of an encoder's weights; loaded after the checkpoint.
+    """
 
     checkpoint: Path | None = None
     encoder: Path | None = None
 
 
 class Trainer:
-    """A model, its optimizer, and one step of learning; all in the main thread."""
+    """A model with its optimizer and its training step; not thread-safe.
+
+    Args:
+        recipe: how to train.
+        start: the weights to start from.
+        steps: the number of batches in all epochs, for the schedule.
+
+    Raises:
+        CheckpointError: a file of `start` can't be read.
+        UsageError: the checkpoint holds another network.
+    """
 
     def __init__(self, recipe: Recipe, start: Start, steps: int) -> None:
         import keras
@@ -85,7 +100,7 @@ class Trainer:
             self.model = build_unet(recipe.network)
         finally:
             keras.config.set_dtype_policy(policy)
-        # In half precision a sigmoid is 0 or 1 too soon, and the loss then gives no gradient.
+        # In float16 the sigmoid rounds to 0 or 1 too early, where the loss has no gradient.
         self.model.get_layer("sigmoid").dtype_policy = keras.DTypePolicy("float32")
         if start.checkpoint is not None:
             loaded, info = load_checkpoint(start.checkpoint)
@@ -109,11 +124,11 @@ class Trainer:
 
     @property
     def variables(self) -> list[Any]:
-        """Every number that learning changes."""
+        """All variables of the model and the optimizer."""
         return [*self.model.variables, *self.optimizer.variables]
 
     def _backward(self, images: Any, truths: Any, wanted: list[Any]) -> tuple[Any, list[Any]]:
-        """The loss of a batch, and its gradients; exactly zero for what is frozen, since the tape watches nothing else."""
+        """Return the loss of a batch and its gradients; those of frozen variables are exactly zero, as the tape does not watch them."""
         import tensorflow as tf
 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -128,16 +143,28 @@ class Trainer:
         return loss
 
     def gradients(self, images: NDArray[np.float32], truths: NDArray[np.float32]) -> list[tuple[Any, NDArray[np.float32]]]:
-        """Every variable of the model with its gradient on a batch; frozen ones and moving statistics have exactly zero."""
+        """Return each variable of the model with its gradient on a batch; exactly zero for frozen variables and moving statistics.
+
+        Args:
+            images, truths: a batch, as of :meth:`engine.dataset.Batches.make`.
+        """
         _, found = self._backward(images, truths, self.model.variables)
         return [(variable, np.asarray(g)) for variable, g in zip(self.model.variables, found, strict=True)]
 
     def learn(self, images: NDArray[np.float32], truths: NDArray[np.float32]) -> float:
-        """Learn from one batch; return its loss before that."""
+        """Train on one batch, as of :meth:`engine.dataset.Batches.make`; return its loss before the update."""
         return float(self._learn(images, truths))
 
     def evaluate(self, source: Source, batch: int) -> runs.Row:
-        """The loss and the IoU on a source, at the network's own size and the threshold of 50."""
+        """Measure the loss and the IoU on a source, at the network's input size and a threshold of 50%.
+
+        Args:
+            source: the pairs to measure on.
+            batch: the number of images in a batch.
+
+        Returns:
+            ``val_loss``; ``val_iou``, pooled over all images; ``val_iou_mean``, the mean of the images' IoUs.
+        """
         losses, both, either, scores = [], 0, 0, []
         for first in range(0, len(source), batch):
             size = self.model.input_shape[1]
@@ -155,28 +182,29 @@ class Trainer:
 def train(
     recipe: Recipe, learn_from: Source, held_out: Source, out: Path, start: Start, data: dict[str, Any], command: str = ""
 ) -> runs.Progress:
-    """Train, or go on training, in the folder `out`.
+    """Train a network in the folder `out`, or resume the run in it.
 
     Args:
-        recipe: how.
-        learn_from: pairs to learn from.
-        held_out: pairs to measure on after every epoch.
+        recipe: how to train.
+        learn_from: the pairs to train on.
+        held_out: the pairs to measure on after each epoch.
         out: the run's folder; it gets ``checkpoint.hdf5`` (the epoch with the highest held-out IoU), ``curves.csv``, ``curves.png``,
             ``run.json`` and ``state.npz``.
-        start: the weights to begin with.
-        data: what the pairs are, for the record; a run goes on only with the same.
-        command: for the record.
+        start: the weights to start from.
+        data: a description of the pairs, for the record; a run can only be resumed with the same.
+        command: the command line, for the record.
 
     Returns:
-        Where the run stands at its end.
+        The progress at the end.
 
     Raises:
-        UsageError: `out` holds another run, or the encoder would be frozen without weights.
+        CheckpointError: a file of `start` can't be read.
+        UsageError: `out` holds another run, the encoder would be frozen without weights, or the checkpoint holds another network.
     """
     if not recipe.train_encoder and start == Start():
         raise UsageError(
-            "the encoder is frozen but has no weights, so there is nothing to learn from",
-            "give its ImageNet weights with --encoder-weights, or a checkpoint with --init, or learn it too with --train-encoder",
+            "the encoder is frozen but has no weights, so there is nothing to train on",
+            "give its ImageNet weights with --encoder-weights, or a checkpoint with --init, or train it too with --train-encoder",
         )
     out.mkdir(parents=True, exist_ok=True)
     identity = json.dumps({**dataclasses.asdict(recipe), "data": data}, sort_keys=True)
@@ -190,9 +218,9 @@ def train(
         progress = runs.Progress(identity)
     else:
         runs.load_variables(out, trainer.variables)
-        click.echo(f"going on from batch {progress.step} of {steps}")
+        click.echo(f"resuming at batch {progress.step} of {steps}")
     click.echo(
-        f"{recipe.network.name}: {trainer.model.count_params():,} parameters, {len(learn_from)} pairs to learn from, {len(held_out)} held out"
+        f"{recipe.network.name}: {trainer.model.count_params():,} parameters, {len(learn_from)} pairs to train on, {len(held_out)} held out"
     )
     if not progress.stopped_early:
         _loop(recipe, trainer, batches, held_out, out, progress, steps)

@@ -1,4 +1,4 @@
-"""What tests of damaged and foreign checkpoints share."""
+"""Provide helpers for tests of damaged and foreign checkpoints."""
 
 from __future__ import annotations
 

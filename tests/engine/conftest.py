@@ -1,4 +1,4 @@
-"""Fixtures of the tests of checkpoints and graphs."""
+"""Provide fixtures for the tests of checkpoints and graphs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .checkpoints import Edit
 
 @pytest.fixture
 def edited(keras224: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that copies a fixture's file and changes the copy through h5py."""
+    """Return a function that copies a file of the Keras 2.2.4 fixture and edits the copy through h5py."""
 
     def make(name: str, edit: Edit) -> Path:
         import h5py
@@ -30,7 +30,7 @@ def edited(keras224: Path, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def redescribed(edited: Callable[..., Path]) -> Callable[[Edit], Path]:
-    """Return a function that changes the architecture of a copy of the full checkpoint."""
+    """Return a function that copies the fixture's checkpoint and edits the architecture in the copy."""
 
     def make(edit: Edit) -> Path:
         def change(file: Any) -> None:
@@ -45,7 +45,7 @@ def redescribed(edited: Callable[..., Path]) -> Callable[[Edit], Path]:
 
 @pytest.fixture(scope="session")
 def keras_model(keras224: Path) -> Any:
-    """The Keras model of the fixture's checkpoint."""
+    """Load the fixture's checkpoint into a Keras model."""
     from engine.checkpoint import load_checkpoint
 
     return load_checkpoint(keras224 / "checkpoint.hdf5")[0]
@@ -53,7 +53,7 @@ def keras_model(keras224: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def exported(keras_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The graph of the fixture's checkpoint, written."""
+    """Export the graph of the fixture's checkpoint."""
     from engine.export import export_onnx
 
     path = tmp_path_factory.mktemp("exported") / "model.onnx"

@@ -1,4 +1,4 @@
-"""The same weights in another network would give other masks: its architecture is checked, layer by layer."""
+"""Test that a checkpoint of another architecture is refused, even if its weights have the same shapes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def convolutions(spec: NetworkSpec) -> list[ConvSignature]:
 
 
 class TestDerivedSizes:
-    """Which network it is follows from its convolutions alone, even when one of them is wrong."""
+    """Tests that the network is derived from its convolutions alone, even if one of them is wrong."""
 
     @pytest.mark.parametrize(
         "spec",
@@ -81,7 +81,7 @@ SPY = {"name": "spy", "class_name": "Lambda", "config": {"function": ["4wEAAA=="
 
 @pytest.mark.engine
 class TestOtherArchitectures:
-    """The same weights, another network: each would give other masks, and none is taken for ours."""
+    """Tests that networks with the same weights but another architecture, and so other masks, are refused."""
 
     @pytest.mark.parametrize(
         ("edit", "said"),
@@ -113,7 +113,7 @@ class TestOtherArchitectures:
             (set_at("input", "batch_input_shape", [None, None, None, 4]), "'input' takes"),
             (set_at("lambda_2", "arguments", {"axis": 0}), "'lambda_2' is a Lambda with arguments"),
             (become("activation_3", "Lambda"), "'activation_3' is a Lambda where the network has Activation"),
-            (become("lambda_1", "Flatten"), "'lambda_1' is 'Flatten' where the network squeezes"),
+            (become("lambda_1", "Flatten"), "'lambda_1' is 'Flatten' where the network has a squeeze"),
             (become("lambda_1", "GlobalAveragePooling2D"), "'lambda_1'"),
             (become("activation_3", "LeakyReLU"), "'activation_3' is 'LeakyReLU'"),
             (become("add_1", "Average"), "'add_1' is 'Average'"),
@@ -123,23 +123,23 @@ class TestOtherArchitectures:
             (feed("concatenate_1", "activation_26", "decoder_stage0_upsample"), "'activation_26'"),
             (feed("add_2", "multiply_2"), "'add_2' has 1 inputs"),
             (feed("activation_9", "nowhere"), "'nowhere'"),
-            (feed("activation_9", ["conv2d_12", 1, 0, {}]), "'activation_9' is fed in no known way"),
-            (feed("activation_9", ["conv2d_12", 0, 0, {"training": True}]), "'activation_9' is fed in no known way"),
+            (feed("activation_9", ["conv2d_12", 1, 0, {}]), "'activation_9' has an input of an unknown form"),
+            (feed("activation_9", ["conv2d_12", 0, 0, {"training": True}]), "'activation_9' has an input of an unknown form"),
             (feed("input", "sigmoid"), "'input' has 1 inputs"),
             (lambda c: settings(c, "conv2d_3").update(inbound_nodes=[[], []]), "'conv2d_3' is used 2 times"),
             (lambda c: settings(c, "conv2d_3").update(inbound_nodes=None), "'conv2d_3' is used 0 times"),
-            (append(EXTRA), "'dropout_1' (Dropout) is no part of the network"),
-            (append(SPY), "'spy' (Lambda) is no part of the network"),
+            (append(EXTRA), "'dropout_1' (Dropout) is not part of the network"),
+            (append(SPY), "'spy' (Lambda) is not part of the network"),
             (append({**EXTRA, "name": "conv2d_3"}), "'conv2d_3' twice"),
-            (append({"name": 3}), "described in no known way"),
-            (append({**EXTRA, "name": "x" * 10_000}), "endless name"),
+            (append({"name": 3}), "has an unknown form"),
+            (append({**EXTRA, "name": "x" * 10_000}), "has a name of over 512 characters"),
             (lambda c: c.update(class_name="Sequential"), "'Sequential'"),
             (lambda c: c.update(config=[]), "not a Keras Model"),
             (lambda c: c["config"].update(layers=[]), "lists no layers"),
             (lambda c: c["config"].update(layers=c["config"]["layers"][:40]), "convolutions"),
             (lambda c: c["config"].update(output_layers=[]), "one output"),
             (lambda c: c["config"].update(output_layers=[["final_conv", 0, 0]]), "'final_conv'"),
-            (lambda c: c["config"].update(output_layers=[["sigmoid", 0, 1]]), "no plain layer"),
+            (lambda c: c["config"].update(output_layers=[["sigmoid", 0, 1]]), "not a plain layer"),
             (lambda c: c["config"].update(input_layers=[["activation_1", 0, 0]]), "input"),
         ],
     )
@@ -157,4 +157,4 @@ class TestOtherArchitectures:
         def edit(file: Any) -> None:
             file.attrs["model_config"] = np.arange(5)
 
-        assert "no text" in refused(edited("checkpoint.hdf5", edit))
+        assert "not a text" in refused(edited("checkpoint.hdf5", edit))

@@ -1,9 +1,10 @@
-"""``build_engine.py`` from its command line: what it writes, what it certifies, what it refuses."""
+"""Test ``build_engine.py`` from its command line: what it writes, what it certifies, what it refuses."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from seseg_trt import cache
-from seseg_trt.certificate import check_certificate
+from seseg_trt.models import cache
+from seseg_trt.models.certificate import check_certificate
 from tests.conftest import DATA, KERAS224
 
 pytestmark = pytest.mark.engine
@@ -25,9 +26,9 @@ Build = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def build(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Build:
-    """Return a function that runs the command and gives its exit code and all that it said; few scenes, no search."""
+    """Return a function that runs the command, on few images, and returns its exit code and its output."""
     from engine import build_images
-    from seseg_trt.cli import run
+    from seseg_trt.cli.main import run
 
     monkeypatch.setattr(build_images, "SCENES", 4)
     import build_engine
@@ -42,7 +43,7 @@ def build(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images enough to calibrate on: small, many, one of them twice."""
+    """Write enough small images to calibrate on, with one of them twice."""
     from engine.scenes import draw_scene
 
     folder = tmp_path_factory.mktemp("scenes")
@@ -64,7 +65,7 @@ def _certificate(path: Path) -> dict[str, Any]:
 
 
 def test_a_checkpoint_becomes_two_certified_graphs_and_the_default_model(tmp_path: Path) -> None:
-    """As make calls it, in a process of its own."""
+    """Run the command as make does, in a separate process."""
     home, out = tmp_path / "home", tmp_path / "models"
     command = [sys.executable, ROOT / "build_engine.py", "--checkpoint", KERAS224 / "checkpoint.hdf5", "--out", out, "--store", "original"]
     images = cache.demo_path().parent / "images"
@@ -87,7 +88,7 @@ def test_a_checkpoint_becomes_two_certified_graphs_and_the_default_model(tmp_pat
 
 
 def test_the_checkpoint_s_certificate_dies_with_one_weight(build: Build, tmp_path: Path) -> None:
-    """A certificate made at small size; one weight of the graph is altered, and it is refused."""
+    """Make a graph with a certificate, change one weight, and expect the certificate to be refused."""
     import onnx
     from onnx import numpy_helper
 
@@ -110,8 +111,8 @@ def test_int8_is_calibrated_and_certified_on_different_images(build: Build, tmp_
     recipe = _recipe(tmp_path, '[graph]\nprecision = "int8"\n[gate]\nmin_iou = 0.0\nmin_worst_iou = 0.0\n')
     code, said = build("--graph", FIXTURE, "--recipe", recipe, "--out", tmp_path, "--images", scenes)
     assert code == 0, said
-    assert "are few" in said
-    from seseg_trt.artifact import load_artifact
+    assert re.search(r"only \d+ images to calibrate on; \d+ or more are better", said)
+    from seseg_trt.models.artifact import load_artifact
 
     artifact = load_artifact(tmp_path / "model.int8.onnx")
     certificate = _certificate(tmp_path / "model.int8.certificate.json")
@@ -175,7 +176,7 @@ def test_random_weights_give_maps_with_edges_and_say_what_they_are(build: Build,
     assert code == 0, said
     from engine.scenes import draw_scene
     from seseg_trt import Segmenter
-    from seseg_trt.artifact import load_artifact
+    from seseg_trt.models.artifact import load_artifact
 
     assert load_artifact(tmp_path / "model.onnx").metadata["checkpoint_sha256"] == "random:5"
     maps = Segmenter(tmp_path / "model.onnx", threads=1).confidence([draw_scene(5, index).image for index in range(3)])

@@ -1,4 +1,4 @@
-"""From a checkpoint to a Keras model, through a reader in a process of its own."""
+"""Test loading a checkpoint into a Keras model through the reader process."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def test_its_errors_arrive_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     Path("x.hdf5").write_bytes(b"no HDF5")
     with pytest.raises(CheckpointError) as caught:
         checkpoint.load_checkpoint("x.hdf5")
-    assert caught.value.message == "x.hdf5 is no HDF5 file"
+    assert caught.value.message == "x.hdf5 is not an HDF5 file"
     assert "Keras 2" in caught.value.hint
 
 
 @pytest.fixture
 def instead_of_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Return a function that has a shell script run in place of the reader."""
+    """Return a function that makes a shell script run in place of the reader."""
 
     def install(script: str) -> None:
         path = tmp_path / "reader"
@@ -88,14 +88,14 @@ def test_a_reader_that_never_ends_is_ended(
     instead_of_the_reader: Callable[[str], None], keras224: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instead_of_the_reader("exec sleep 1000")
-    monkeypatch.setattr(checkpoint, "PATIENCE", 0.2)
+    monkeypatch.setattr(checkpoint, "TIMEOUT", 0.2)
     with pytest.raises(CheckpointError, match="was not read in"):
         checkpoint.read_apart(keras224 / "weights.h5")
 
 
 @pytest.fixture(scope="module")
 def encoder_file(keras224: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The encoder's weights of the fixture alone, as image-classifiers publishes those of ImageNet: without the top."""
+    """Write the encoder's weights of the fixture, in the form in which image-classifiers publishes ImageNet weights without the top."""
     import h5py
 
     order = keras2_order(plan_layers(PRESETS["seresnet20"]))

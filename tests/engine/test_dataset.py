@@ -1,4 +1,4 @@
-"""Pairs are found, checked, split for good and varied alike."""
+"""Test that pairs are found, checked, split reproducibly, and augmented consistently."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_every_problem_is_reported_at_once(folders: tuple[Path, Path]) -> None:
         "alone.jpg: no mask",
         "small.jpg is 8 x 8, its mask",
         "4 x 8",
-        "values end at 1",
+        "its largest value is 1;",
         "share one mask",
         "broken.jpg",
         "several masks",
@@ -106,8 +106,8 @@ def test_split_is_stable_when_files_are_added() -> None:
     assert set(held_out) <= set(more_held_out)
     assert set(kept) <= set(more_kept)
     assert 150 < len(more_held_out) < 250
-    # The rule itself: the first eight bytes of the name's SHA-256, as a share of 2**64 (sha256sum of "a.jpg" starts with 509b, and
-    # 0x509b / 0x10000 is 0.315).
+    # The rule: the first eight bytes of the name's SHA-256 as a share of 2**64. The SHA-256 of "a.jpg" starts with 509b, and
+    # 0x509b / 0x10000 is 0.315.
     assert not in_validation("a.jpg", 0.314)
     assert in_validation("a.jpg", 0.316)
 
@@ -143,7 +143,7 @@ def test_cached_source_loads_once() -> None:
 
 @pytest.mark.engine
 def test_image_and_mask_get_the_same_geometry() -> None:
-    """The mask is the image's red channel, and stays it; the results differ from each other, so something was done."""
+    """Augment an image whose red channel is its mask; they must stay equal, and the results must differ from each other."""
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     results = []
     for i in range(12):

@@ -1,4 +1,4 @@
-"""Every command of engine/README.md is run as it is written there, with a smaller network on fewer images."""
+"""Run every command of engine/README.md as it is written there, but with a smaller network on fewer images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = re.findall(r"^```sh\n(.*?)\n```$", (ROOT / "engine" / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-# Added to a command that starts so: the same path through the program, in seconds.
+# Options to add to commands that start like this, so that they take the same path through the program in seconds.
 SMALLER = {
     "python -m engine.scenes": "--width 96 --height 64",
     "python -m engine.train --images": "--network seresnet20 --input-size 64 --epochs 1",
@@ -24,7 +24,7 @@ SMALLER = {
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory, keras224: Path) -> Path:
-    """A checkout of links, with the page's photos, masks and encoder weights in it."""
+    """Make a checkout of symbolic links, with encoder weights under the name on the page."""
     import h5py
 
     folder = tmp_path_factory.mktemp("checkout")
@@ -67,7 +67,7 @@ def test_the_page_has_the_whole_way() -> None:
 
 
 def test_from_pictures_to_masks(checkout: Path) -> None:
-    """The commands in their order, each on what those before it left."""
+    """Run the commands in order, each on the files that the commands before it left."""
     scenes, train, again, build, evaluate, segment, _ = COMMANDS
     run(scenes, checkout)
     assert len(list((checkout / "scenes" / "images").iterdir())) == 40

@@ -1,8 +1,9 @@
-"""The graph is Keras's network, in few plain nodes, and is not written where it is not."""
+"""Test that an exported graph is Keras's network in few simple nodes, and that it is not written if it differs."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from engine.compare import MIN_IOU, MIN_SHARE, procedural_images
-from seseg_trt.artifact import KEYS, load_artifact
 from seseg_trt.errors import ModelError
+from seseg_trt.models.artifact import KEYS, load_artifact
 
 pytestmark = pytest.mark.engine
 
@@ -50,14 +51,14 @@ class TestTheGraph:
             "Conv": 46,
             "Relu": 35,
             "Sigmoid": 7,
-            "Mul": 7,  # six SE gates and the 255
+            "Mul": 7,  # six SE gates, and the product with 255
             "GlobalAveragePool": 6,
             "Add": 6,
             "Resize": 5,
             "Concat": 4,
             "Cast": 2,
             "MaxPool": 1,
-            "Transpose": 1,  # the input's; none between
+            "Transpose": 1,  # of the input; no others
             "Squeeze": 1,
             "Floor": 1,
         }
@@ -143,7 +144,7 @@ class TestOneCheckpointOneGraph:
         from engine.checkpoint import load_checkpoint
         from engine.export import export_onnx
 
-        for name in ("checkpoint_tversion.hdf5", "weights.h5"):  # `exported` is of the third
+        for name in ("checkpoint_tversion.hdf5", "weights.h5"):  # `exported` is from checkpoint.hdf5
             model, _ = load_checkpoint(keras224 / name)
             path = export_onnx(model, tmp_path / f"{name}.onnx", checkpoint_sha256="0" * 64).path
             assert path.read_bytes() == exported.path.read_bytes(), name
@@ -160,7 +161,7 @@ class TestOneCheckpointOneGraph:
 class TestRefusals:
     @pytest.fixture
     def refused(self, keras_model: Any, tmp_path: Path) -> Any:
-        """Return a function that exports to a path where nothing may be written, and returns the error."""
+        """Return a function that exports to a path, checks that nothing is written, and returns the error."""
         from engine.export import export_onnx
 
         def export() -> ModelError:
@@ -174,7 +175,7 @@ class TestRefusals:
 
     @pytest.fixture
     def change(self, graph: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-        """Return a function that has the converter give a graph with a fault."""
+        """Return a function that makes the converter return a faulty graph."""
         import onnx
 
         from engine import export
@@ -223,7 +224,7 @@ class TestRefusals:
             next(node for node in graph.node if node.name == "sigmoid").op_type = "Identity"
 
         change(edit)
-        assert "the graph gives values that are no confidence" in refused().message
+        assert "the graph gives values that are not confidences" in refused().message
 
     def test_a_folder_that_can_not_be_made(self, tmp_path: Path) -> None:
         from engine import export
@@ -240,7 +241,7 @@ class TestRefusals:
         def full(_: int) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(export.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(ModelError, match="No space left"):
             export._write(tmp_path / "model.onnx", b"x" * 100)
         assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]

@@ -1,4 +1,4 @@
-"""The loss gives the original library's numbers."""
+"""Test that the loss gives the values of the original library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 pytestmark = pytest.mark.engine
 
-# What segmentation-models 0.2.0 itself gave for `arrays()` (Keras 2.2.4, TensorFlow 1.12.0, NumPy 1.16.1, float32):
+# The values of segmentation-models 0.2.0 for `arrays()` (Keras 2.2.4, TensorFlow 1.12.0, NumPy 1.16.1, float32):
 #     K.eval(bce_jaccard_loss(K.constant(t), K.constant(p)))
 ORIGINAL = {"all": 2.3165829181671143, "with a subject": 2.38407301902771, "without": 2.181602954864502, "perfect": 1.0720350474002771e-07}
 #     K.gradients(bce_jaccard_loss(t, p), p)
@@ -23,8 +23,8 @@ ORIGINAL_GRADIENT = {
 
 
 def arrays() -> tuple[np.ndarray, np.ndarray]:
-    """Three images of 4 x 5; the last has no subject, and two confidences are exactly 0 and 1 (clipped to 1e-7 from them)."""
-    random = np.random.RandomState(20181108)  # its numbers are frozen for good
+    """Return three images of 4 x 5; the last has no subject, and two confidences are exactly 0 and 1, which the loss clips."""
+    random = np.random.RandomState(20181108)  # NumPy guarantees that its stream never changes
     truth = (random.rand(3, 4, 5, 1) < 0.4).astype(np.float32)
     p = random.rand(3, 4, 5, 1).astype(np.float32)
     truth[2] = 0
@@ -50,7 +50,7 @@ def test_perfect_prediction() -> None:
 
 
 def test_by_hand() -> None:
-    """Two images of two pixels, worked out on paper.
+    """Check two images of two pixels against values worked out by hand.
 
     Truth (1, 0), p (0.5, 0.25): cross-entropy -(ln 0.5 + ln 0.75) / 2; IoU 0.5 / (1 + 0.75 - 0.5) = 0.4.
     Truth (0, 0), p (0.5, 0.5): cross-entropy -ln 0.5; IoU 1e-12 / (1 + 1e-12), which is 0.
@@ -78,6 +78,6 @@ def test_original_gradients() -> None:
 
 
 def test_half_precision_is_lifted() -> None:
-    """A sum over an image overflows float16 at 65,504; the loss is finite and right all the same."""
+    """Check that the loss is right in half precision, where a sum over an image overflows (float16 ends at 65,504)."""
     truth, p = np.ones((1, 300, 300, 1), np.float16), np.full((1, 300, 300, 1), 0.5, np.float16)
     assert loss(truth, p) == pytest.approx(-np.log(0.5) + 0.5, rel=1e-3)

@@ -1,4 +1,4 @@
-"""The description of the network, and the Keras model that is built from it."""
+"""Test the description of the network and the Keras model that is built from it."""
 
 from __future__ import annotations
 

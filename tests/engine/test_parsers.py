@@ -1,4 +1,4 @@
-"""TensorRT's parsers are stricter than ONNX: the graph is in the form that they take."""
+"""Test that TensorRT's parsers, which are stricter than the ONNX standard, accept the graphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.rtx]
 
 
 def parse(content: bytes) -> tuple[Any, list[str]]:
-    """Parse a graph with TensorRT for RTX; return what it must outlive, network first, and the errors."""
+    """Parse a graph with TensorRT for RTX; return the objects to keep alive (the network first) and the errors."""
     import tensorrt_rtx_bindings as trt
 
     class Logger(trt.ILogger):  # type: ignore[misc]

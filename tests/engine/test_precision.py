@@ -1,4 +1,4 @@
-"""Precisions of the fixture's graph: what they hold, that runtimes take them, and what they cost."""
+"""Test the precisions of the fixture's graph: their content, that runtimes accept them, and how their masks agree."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _metadata(model: Any) -> dict[str, str]:
 def test_a_graph_is_whole_and_says_what_it_is(name: str, graphs: dict[str, Any], fixture: Any, tmp_path: Path) -> None:
     import onnx
 
-    from seseg_trt.artifact import load_artifact
+    from seseg_trt.models.artifact import load_artifact
 
     onnx.checker.check_model(graphs[name], full_check=True)
     onnx.save(graphs[name], str(tmp_path / "model.onnx"))
@@ -86,7 +86,7 @@ def test_the_end_of_the_graph_stays_in_fp32(name: str, graphs: dict[str, Any]) -
 
 
 def test_fp16_masks_are_those_of_fp32(graphs: dict[str, Any], fixture: Any, keras224: Path) -> None:
-    """On the fixture's own inputs, in ONNX Runtime, which rounds every tensor as the graph says."""
+    """Compare on the fixture's own inputs in ONNX Runtime, which rounds each tensor as the graph says."""
     from engine.calibration import float_session
 
     images = np.load(keras224 / "reference.npz")
@@ -108,8 +108,8 @@ def test_cpu_runtimes_take_int8(name: str, backend: Any, graphs: dict[str, Any],
     import onnx
 
     from engine.calibration import float_session
-    from seseg_trt.artifact import load_artifact
     from seseg_trt.backends.select import create_backend
+    from seseg_trt.models.artifact import load_artifact
 
     onnx.save(graphs[name], str(tmp_path / "model.onnx"))
     ready = create_backend(load_artifact(tmp_path / "model.onnx"), backend=backend, device="cpu", threads=1)
@@ -123,8 +123,8 @@ def test_cpu_runtimes_take_int8(name: str, backend: Any, graphs: dict[str, Any],
 def test_what_gets_wrong_masks_from_a_runtime_is_refused_there(name: str, graphs: dict[str, Any], tmp_path: Path) -> None:
     import onnx
 
-    from seseg_trt.artifact import load_artifact
     from seseg_trt.backends.select import create_backend
+    from seseg_trt.models.artifact import load_artifact
 
     onnx.save(graphs[name], str(tmp_path / "model.onnx"))
     artifact = load_artifact(tmp_path / "model.onnx")
@@ -243,7 +243,7 @@ def test_tensorrt_for_rtx_builds_every_precision(name: str, graphs: dict[str, An
     import onnx
 
     from seseg_trt.backends.tensorrt_build import build_plan
-    from seseg_trt.plan_identity import BuildOptions
+    from seseg_trt.models.plan_identity import BuildOptions
 
     onnx.save(graphs[name], str(tmp_path / "model.onnx"))
     target = "sm89"  # the oldest with FP8

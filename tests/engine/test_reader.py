@@ -1,4 +1,4 @@
-"""Checkpoints are read by structure and trusted in nothing: each wrong one is one clear CheckpointError."""
+"""Test that checkpoints are matched by structure, and that each damaged or hostile one gives one clear CheckpointError."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TestGoodFiles:
             del file.attrs["model_config"]
             file.attrs.create("model_config", config, dtype=f"S{len(config)}") if len(config) < 64_000 else None
 
-        path = edited("checkpoint.hdf5", as_bytes)  # without its architecture it is read as weights alone
+        path = edited("checkpoint.hdf5", as_bytes)  # without its architecture, the file is read as weights only
         weights, info = read_checkpoint(path)
         assert (info.kind, len(weights)) == ("weights", 79)
 
@@ -136,7 +136,7 @@ class TestWrongWeights:
             file.attrs["layer_names"] = names[names != b"conv2d_16"]
 
         message = refused(edited("weights.h5", edit))
-        assert "stage2_unit2_conv3" in message  # the place of conv2d_16, where the next layer was found
+        assert "stage2_unit2_conv3" in message  # the position of the missing conv2d_16, where the next layer is found
         assert "(1, 1, 16, 64)" in message
 
     @pytest.mark.parametrize("name", ["checkpoint.hdf5", "weights.h5"])
@@ -226,7 +226,7 @@ class TestHostileFiles:
 
         layout = h5py.VirtualLayout((3, 3, 8, 8), "f4")
         layout[...] = h5py.VirtualSource(str((keras224 / "weights.h5").absolute()), self.KERNEL, (3, 3, 8, 8))
-        assert "virtually" in self.replace(edited, lambda file: file.create_virtual_dataset(self.KERNEL, layout))
+        assert "compressed or virtual" in self.replace(edited, lambda file: file.create_virtual_dataset(self.KERNEL, layout))
 
     def test_a_compressed_one_says_how_to_mend_it(self, edited: Callable[..., Path]) -> None:
         def edit(file: Any) -> None:
@@ -252,7 +252,7 @@ class TestHostileFiles:
         def edit(file: Any) -> None:
             file["conv2d_3"].attrs["weight_names"] = np.array([name or b"\0"])
 
-        assert "no name of a tensor" in refused(edited("weights.h5", edit))
+        assert "not the name of a tensor" in refused(edited("weights.h5", edit))
 
     def test_an_hdf5_file_of_something_else(self, tmp_path: Path) -> None:
         import h5py
@@ -262,7 +262,7 @@ class TestHostileFiles:
         assert "no Keras weights" in refused(tmp_path / "x.hdf5")
 
     @pytest.mark.parametrize(
-        ("content", "said"), [(b"", "is empty"), (b"\x89PNG\r\n\x1a\n123", "no HDF5"), (b"\x89HDF\r\n\x1a\n", "damaged")]
+        ("content", "said"), [(b"", "is empty"), (b"\x89PNG\r\n\x1a\n123", "not an HDF5 file"), (b"\x89HDF\r\n\x1a\n", "damaged")]
     )
     def test_files_that_are_no_hdf5(self, tmp_path: Path, content: bytes, said: str) -> None:
         path = tmp_path / "x.hdf5"
@@ -281,7 +281,7 @@ class TestHostileFiles:
             path.write_bytes(damage(content, random.Random(seed)))
             try:
                 read_checkpoint(path)
-                outcomes.add("read")  # the damage lies in a number, or in what is not read
+                outcomes.add("read")  # the damage is in a value, or in a part that is not read
             except CheckpointError as error:
                 assert error.hint
                 outcomes.add("refused")
@@ -300,7 +300,7 @@ class TestHostileFiles:
 
 
 def damage(content: bytes, dice: random.Random) -> bytes:
-    """Cut a file short, flip some of its bits, or copy a piece of it over another."""
+    """Truncate a file, flip some of its bits, or copy a part of it over another."""
     kind = dice.random()
     if kind < 0.25:
         return content[: dice.randrange(len(content))]

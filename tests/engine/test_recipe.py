@@ -1,4 +1,4 @@
-"""Recipes: those that ship are right, and every wrong key is named."""
+"""Test that the recipes that ship are valid, and that errors name the wrong key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from seseg_trt.errors import UsageError
 
-pytestmark = pytest.mark.engine  # TOML on Python 3.10 comes with the extra
+pytestmark = pytest.mark.engine  # Python 3.10 has no tomllib; the extra installs tomli
 
 RECIPES = Path(__file__).parents[2] / "engine" / "recipes"
 
@@ -30,7 +30,7 @@ def test_every_recipe_that_ships_is_right(path: Path) -> None:
         ({"graph": {"rewrites": ["faster"]}}, "faster"),
         ({"graph": {"rewrites": "fold-pads"}}, "graph.rewrites"),
         ({"grahp": {}}, r"\[grahp\]"),
-        ({"precision": "fp16"}, "precision is no table"),
+        ({"precision": "fp16"}, "precision is not a table"),
         ({"graph": {"precision": "int8"}, "quantisation": {"activations": "s4"}}, "quantisation.activations"),
         ({"graph": {"precision": "fp16"}, "quantisation": {"rest": "fp16"}}, r"\[quantisation\] is for int8"),
         ({"graph": {"precision": "fp8"}, "quantisation": {"activations": "u8"}}, "quantisation.activations"),
@@ -57,5 +57,5 @@ def test_what_is_no_toml_or_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="can't be read"):
         load_recipe(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("[graph")
-    with pytest.raises(UsageError, match="is no TOML"):
+    with pytest.raises(UsageError, match="is not TOML"):
         load_recipe(tmp_path / "bad.toml")

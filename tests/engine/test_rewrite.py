@@ -1,4 +1,4 @@
-"""Rewrites give the same numbers with fewer multiplications."""
+"""Test that rewrites give the same results with fewer multiplications."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_convolving_before_upsampling_is_exact_and_saves_its_share(name: str, le
     operators = [node.op_type for node in rewritten.graph.node]
     assert operators.count("ConvTranspose") == 5 - left and operators.count("Resize") == operators.count("Concat") == left
     assert _largest_difference(fixture, rewritten, inputs) <= 1e-5
-    # 3 x 3 products become 2 x 2 where the upsampled tensor goes in: channels in, channels out, side of the output
+    # 3 x 3 products become 2 x 2 for the upsampled tensor: (input channels, output channels, side of the output)
     upsampled = [(256, 16, 16), (16, 14, 32), (14, 12, 64), (12, 10, 128), (10, 8, 256)]
     saved = sum(5 * into * out * side * side for into, out, side in upsampled[left:])
     assert count_macs(fixture) - count_macs(rewritten) == saved
@@ -117,7 +117,7 @@ def test_pads_go_into_the_convolution() -> None:
 
 
 def test_the_macs_of_the_full_network_are_the_published_ones() -> None:
-    """Counted from the description, since the graph of 73.9 million weights takes minutes to make."""
+    """Count from the description, since making the graph of 73.9 million weights takes minutes."""
     from engine.network import PRESETS, fold_layers, plan_layers
 
     sizes: dict[str, int] = {}

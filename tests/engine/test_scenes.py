@@ -1,4 +1,4 @@
-"""Scenes are the same everywhere, exact, and not to be solved pixel by pixel."""
+"""Test that scenes are the same on every machine, that their masks are exact, and that local features do not solve them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.scenes import draw_scene
 
 ROOT = Path(__file__).parents[2]
 
-# Seed, index, width, height of scenes whose pixels, masks and JPEG qualities are fixed for good.
+# Seed, index, width and height of scenes whose pixels, masks and JPEG qualities must never change.
 GOLDEN = [(1, 0, 256, 256), (1, 1, 256, 256), (7, 3, 96, 64), (0, 5, 200, 320), (12345678901, 99, 64, 64)]
 GOLDEN_SHA256 = "7c437881df6f2f6f7ef7fb38cc8237f26b18fa9b7d35278cbe8683f845636743"
 
@@ -38,7 +38,7 @@ def test_pixels_are_fixed_for_good() -> None:
 
 
 def test_pixels_do_not_depend_on_the_processor() -> None:
-    """NumPy without its AVX code paths, as on a machine that has none."""
+    """Draw with NumPy's AVX code paths turned off, as on a machine without AVX."""
     code = "from tests.engine.test_scenes import digest; print(digest())"
     without = {**os.environ, "NPY_DISABLE_CPU_FEATURES": "AVX512_SPR AVX512_ICL AVX512_SKX AVX512F AVX2 FMA3 X86_V4 X86_V3"}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, env=without, capture_output=True, text=True, check=True)
@@ -73,7 +73,7 @@ def test_too_small_is_refused() -> None:
 
 
 def test_larger_scenes_are_the_same_picture() -> None:
-    """Lengths are in units of the short side: at twice the size the subject lies at the same place."""
+    """Check that the subject is at the same place at twice the size, since lengths are relative to the short side."""
     small, large = draw_scene(5, 0, 128, 128).mask, draw_scene(5, 0, 256, 256).mask
     assert small.any()
     assert np.mean(large[::2, ::2] == small) > 0.97
@@ -91,7 +91,7 @@ def test_masks_are_black_and_white_and_of_every_size() -> None:
 
 
 def test_the_mask_is_what_the_subject_covers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the group drawn in one loud colour and nothing in front or behind, the mask is exactly where that colour is."""
+    """Draw the group alone in one bright colour; the mask must be exactly where that colour is."""
     painter = scenes._Painter(Dice(8, 0), Canvas(256, 256))
     monkeypatch.setattr(painter, "_shadow", lambda *_: None)
     monkeypatch.setattr(painter, "_surface", lambda where: np.ones((3, *painter.subject[where].shape), np.float32))
@@ -104,7 +104,7 @@ def test_the_mask_is_what_the_subject_covers(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_body_is_round() -> None:
-    """On a capsule the height is the circle's, and the light falls off where it turns away."""
+    """Check a capsule: its height is that of a circle, and the light falls off where the surface turns away."""
     canvas = Canvas(64, 64)
     limb = [Limb(128.0, 60.0, 40.0, 128.0, 196.0, 40.0)]
     where = box_around(canvas, limb, 20.0)
@@ -112,7 +112,7 @@ def test_a_body_is_round() -> None:
     x, y = canvas.grid(where)
     across = np.abs(x - 128.0)
     middle = int(np.argmin(np.abs(y - 128.0)))
-    near = (across < 46)[0]  # farther out no distance is worked out
+    near = (across < 46)[0]  # farther out, no distance is computed
     np.testing.assert_allclose(distance[middle][near], across[0][near] - 40.0, atol=1e-3)
     height = round_height(distance, radius)
     inside = (across < 40)[0]
@@ -147,7 +147,7 @@ def test_command_writes_pairs(tmp_path: Path) -> None:
 
 
 def local_features(image: np.ndarray) -> np.ndarray:
-    """Colour, and its mean, spread and gradient energy around each pixel at four scales; [H * W, 23]."""
+    """Return the colour of each pixel, and the mean, spread and gradient energy around it at four scales: [H * W, 23]."""
     from scipy import ndimage
 
     f = image.astype(np.float32) / 255
@@ -163,7 +163,7 @@ def local_features(image: np.ndarray) -> np.ndarray:
 
 
 def test_colour_and_local_texture_do_not_solve_them() -> None:
-    """Boosted trees on each pixel's colour and texture, with the threshold that suits the held-out scenes best: at most 0.6 IoU."""
+    """Train boosted trees on local colour and texture; even with the best threshold for the held-out scenes, the IoU is at most 0.6."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits
 
@@ -178,10 +178,10 @@ def test_colour_and_local_texture_do_not_solve_them() -> None:
             truth.append(scene.mask.ravel()[chosen] > 0)
         return np.concatenate(features), np.concatenate(truth)
 
-    with threadpool_limits(1):  # its threads wait by spinning, which on a busy machine takes minutes
+    with threadpool_limits(1):  # more threads would spin while they wait, which takes minutes on a busy machine
         learner = HistGradientBoostingClassifier(max_iter=80, learning_rate=0.15, random_state=0).fit(*pixels(1, 120, 300))
         features, truth = pixels(999, 40, 3000)
         p = learner.predict_proba(features)[:, 1]
     best = max(float((truth & (p > t)).sum() / (truth | (p > t)).sum()) for t in np.linspace(0.1, 0.6, 26))
-    everything = float(truth.mean())  # the IoU of calling every pixel subject
+    everything = float(truth.mean())  # the IoU if every pixel is marked
     assert everything + 0.1 < best <= 0.6

@@ -1,4 +1,4 @@
-"""The command of training: what it refuses before any work, and how."""
+"""Test what the training command refuses before it does any work, and how it reports it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_errors_are_one_message_and_a_code(monkeypatch: pytest.MonkeyPatch, caps
     with pytest.raises(SystemExit) as caught:
         train.run()
     assert caught.value.code == 1
-    assert capsys.readouterr().err.startswith("error: what to learn from is missing")
+    assert capsys.readouterr().err.startswith("error: there is nothing to train on")
 
 
 def test_the_demonstration_never_sees_what_it_is_judged_on() -> None:

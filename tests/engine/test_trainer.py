@@ -1,4 +1,4 @@
-"""Training: what is frozen stays, a killed run goes on as if nothing had been, and what it writes is a checkpoint."""
+"""Test that training leaves frozen variables unchanged, that a killed run resumes exactly, and that its checkpoint can be loaded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DATA = {"scenes": 1}
 
 @pytest.fixture
 def compiled() -> None:
-    """For tests of many steps: let TensorFlow compile them (12 s of work, then a tenth of a second each)."""
+    """Let TensorFlow compile the training step, for tests with many steps (12 s once, then a tenth of a second for each step)."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -83,7 +83,7 @@ def roles(layer: Any) -> list[str]:
 
 @pytest.mark.parametrize("batchnorm", ["frozen", "original"])
 def test_frozen_layers_get_no_gradient(batchnorm: Any) -> None:
-    """Adam's first steps have the learning rate's size however small a gradient is, so unchanged bits say it was exactly zero."""
+    """Check that frozen variables keep every bit: Adam's first steps are as large as the learning rate unless a gradient is exactly 0."""
     trainer = trainer_of(RECIPE, train_encoder=False, encoder_batchnorm=batchnorm)
     images, truths = batch()
     gradients = {v.path: g for v, g in trainer.gradients(images, truths)}
@@ -103,7 +103,7 @@ def test_frozen_layers_get_no_gradient(batchnorm: Any) -> None:
 
 
 def test_original_freeze_is_the_original_librarys(keras224: Path) -> None:
-    """The fixture's own architecture, written by the original library with encoder_freeze, has the same layers frozen."""
+    """Check against the fixture's architecture, which the original library wrote with encoder_freeze."""
     import h5py
 
     from engine.network import PRESETS
@@ -120,13 +120,16 @@ def test_original_freeze_is_the_original_librarys(keras224: Path) -> None:
 
 
 def test_a_random_frozen_encoder_in_training_mode_wrecks_a_decoder(compiled: None) -> None:
-    """Why it is refused. The statistics of fresh BatchNorms (0 and 1) are far from any batch's; one step moves them, and with them every
-    feature that the decoder learnt to read. With its BatchNorms frozen too the same step does nothing of the kind."""
+    """Show why a frozen encoder without weights is refused.
+
+    The statistics of new BatchNorms (0 and 1) are far from any batch's. One step moves them, and with them all the features that the
+    decoder was trained on. If the BatchNorms are frozen too, the same step does no such damage.
+    """
     images, truths = batch()
     learnt = trainer_of(RECIPE, train_encoder=False, encoder_batchnorm="frozen", learning_rate=0.01)
     for layer in learnt.model.layers:
         if type(layer).__name__ == "BatchNormalization" and not is_encoder(layer.name):
-            layer.momentum = 0.8  # the decoder's own statistics are then true after these few steps
+            layer.momentum = 0.8  # so that a few steps are enough for the decoder's statistics
     for _ in range(80):
         learnt.learn(images, truths)
     seen = Scenes(1, 4, [(64, 64)])  # those of the batch
@@ -189,7 +192,7 @@ def test_its_checkpoint_is_read_back(whole_run: Path) -> None:
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(whole_run: Path, tmp_path: Path) -> None:
-    """SIGKILL at a moment of chance, the same call again: every number of the state is that of the run that nobody stopped."""
+    """Kill a run at a random moment and resume it; every value of its state must be that of an uninterrupted run."""
     code = (
         "from pathlib import Path; from tests.engine.test_trainer import *; run_eagerly(True);"
         f"train(RECIPE, SOURCE, HELD_OUT, Path({str(tmp_path / 'run')!r}), Start(), DATA)"
@@ -219,7 +222,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(whole_run: Path, tmp_path: Pat
 
 
 def test_every_step_can_be_gone_on_from(whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kill at a fixed place, in the middle of an epoch: what was half done is done again, and no more."""
+    """Kill a run in the middle of an epoch and resume it; only the steps since the last saved state are repeated."""
     from engine import runs
 
     class Killed(Exception):
@@ -268,7 +271,7 @@ def test_early_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_it_learns(compiled: None) -> None:
-    """Forty batches of the same scenes bring the loss well down."""
+    """Train on forty batches of the same scenes; the loss must fall clearly."""
     trainer = trainer_of(RECIPE, learning_rate=0.01)
     images, truths = batch()
     first = trainer.learn(images, truths)
@@ -290,7 +293,7 @@ def test_cosine_schedule_warms_up_and_ends_at_nothing() -> None:
 
 
 def test_half_precision_keeps_its_sigmoid_and_weights_whole() -> None:
-    """The policy that a GPU gets, on the CPU: float16 inside, float32 weights and confidence, and a loss that goes down."""
+    """Train in mixed precision on the CPU: float16 inside, float32 weights and confidence, and a falling loss."""
     trainer = trainer_of(RECIPE, mixed_precision=True, learning_rate=0.01)
     images, truths = batch(2)
     p = trainer.model(images, training=False)
@@ -303,7 +306,7 @@ def test_half_precision_keeps_its_sigmoid_and_weights_whole() -> None:
 
 
 def test_the_encoders_own_weights_go_where_they_belong(keras224: Path, tmp_path: Path) -> None:
-    """An encoder's file as the original libraries write it, cut out of one of theirs."""
+    """Load an encoder's file in the original libraries' form, cut out of a checkpoint that they wrote."""
     import h5py
 
     from engine.checkpoint import load_checkpoint
