@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, and say what was measured."""
+"""Run the benchmarks from the command line: ``python -m benchmarks``."""
 
 from __future__ import annotations
 

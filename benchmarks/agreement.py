@@ -1,20 +1,18 @@
-"""Are they the same masks? Ours against the original program's files, decoder drift apart."""
+"""Compare our masks with those of the original program, with and without the drift of JPEG decoders."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .cases import OURS
+from .contestant import Contestant, Settings, output_folder
 from .process import WorkerError
-
-if TYPE_CHECKING:
-    from .runner import Contestant, Settings
 
 IMAGES = 6
 IMAGES_QUICK = 2
@@ -22,21 +20,22 @@ THRESHOLD = 50
 
 
 def measure(contestants: Sequence[Contestant], settings: Settings) -> dict[str, dict[str, Any]]:
-    """Let the original program and ours mask the same files at a threshold of 50, and compare.
+    """Mask the same files with the original program and with ours, and compare the results.
 
-    Twice: from PNGs, where both read the same pixels, and from the JPEGs, where their decoders differ too.
+    The masks, at a threshold of 50, are compared twice: from PNGs, where both programs read the same pixels, and from JPEGs, where their
+    decoders differ as well.
 
     Returns:
-        For each end-to-end case of ours by its name: ``iou`` (pooled) of both, and ``se_bytes_within_1``: of the covered images, from
-        PNGs and without a threshold, the share of the bytes that differ by at most 1.
+        For each end-to-end case of ours, by name: ``images``, the number of images; ``threshold``, in percent; ``iou_same_pixels`` and
+        ``iou_same_files``, the pooled IoU from PNGs and from JPEGs; ``se_bytes_within_1``, the share of bytes that differ by at most 1
+        in ``se`` outputs from PNGs without a threshold; ``marked``, the share of pixels that the original program marks. Empty if a
+        program could not be run.
     """
-    from .runner import output_folder
-
     original = next((c for c in contestants if c.case.who == "original" and c.case.figure == "end_to_end" and not c.failed), None)
     ours = [c for c in contestants if c.case.who == OURS and c.case.figure == "end_to_end" and not c.failed]
     if original is None or original.images is None or not ours:
         return {}
-    settings.tell("comparing masks with the original program's")
+    settings.tell("comparing our masks with the original program's")
     found: dict[str, dict[str, Any]] = {}
     measured: dict[int, dict[str, Any]] = {}
     with output_folder(settings) as folder:
@@ -50,7 +49,7 @@ def measure(contestants: Sequence[Contestant], settings: Settings) -> dict[str, 
                     measured[key] = _compare(reference, _masks(contestant, jpegs, pngs, folder / f"ours{key}"))
                 found[contestant.case.name] = measured[key]
         except WorkerError as error:
-            settings.tell(f"masks were not compared: {error}")
+            settings.tell(f"the masks could not be compared: {error}")
     return found
 
 
@@ -97,7 +96,11 @@ def _compare(theirs: dict[str, list[npt.NDArray[np.uint8]]], ours: dict[str, lis
 
 
 def pooled_iou(theirs: Sequence[npt.NDArray[np.uint8]], ours: Sequence[npt.NDArray[np.uint8]]) -> float:
-    """Return the intersection over union of all masks together; 1 where nothing is marked in either."""
+    """Return the IoU of two lists of masks, pooled over all images; 1 if nothing is marked in either.
+
+    Args:
+        theirs, ours: masks, uint8 [H, W] each, not 0 where marked.
+    """
     both = sum(int(((a > 0) & (b > 0)).sum()) for a, b in zip(theirs, ours, strict=True))
     either = sum(int(((a > 0) | (b > 0)).sum()) for a, b in zip(theirs, ours, strict=True))
     return round(both / either, 6) if either else 1.0

@@ -1,8 +1,8 @@
-"""The cases, as data. To add one, add it to a contest: nothing else knows their number.
+"""Define the benchmark cases and contests, as data. To add a case, add it to a contest.
 
-A case is one contestant at one thing. A contest is what is measured interleaved, round by round, in one run, so that its cases can be
-compared. Two figures are never mixed: ``engine`` is the network alone, its inputs resident in the memory it runs from;
-``end_to_end`` is from encoded bytes on the disk to results committed under their names.
+A case is one measurement of one program. A contest is a set of cases that are measured in one run, interleaved round by round, so that
+they can be compared. Two figures are never mixed: ``engine`` is the network alone, with its inputs already in the memory that it runs
+from; ``end_to_end`` is from encoded files on disk to finished output files.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ OURS = "seseg_trt"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One contestant at one thing.
+    """One measurement of one program.
 
     Attributes:
-        who: ``seseg_trt`` or a name of :data:`benchmarks.peers.PEERS`.
-        figure: what is measured.
-        what: which variant of it: a hint, a provider, a ceiling, a number of threads.
-        network: ``seresnet152`` (random weights), ``demo``, or ``fake`` (no network).
-        precision: ``fp32``, ``fp16``, ``int8``.
+        who: the program: ``seseg_trt`` or a name in :data:`benchmarks.peers.PEERS`.
+        figure: what is measured. ``engine``: the network alone. ``end_to_end``: from files to files. ``stages``: each stage of the CPU
+            lane alone. ``limit``: a hardware limit. ``startup``: a fresh process.
+        what: the variant: a hint, a provider, a limit, a number of threads.
+        network: ``seresnet152`` (random weights), ``demo``, ``fake`` (the fake backend) or empty (none).
+        precision: ``fp32``, ``fp16`` or ``int8``.
         lane: ``cpu`` or ``gpu``.
-        backend: of ours; None lets it choose.
-        images: a name of :data:`benchmarks.images.SETS`; empty where none are read.
-        output: ``se``, ``nse`` or ``mask``; empty where none is made.
-        batch: images that the network is given at once (engine).
-        count: images (or runs) a round.
+        backend: the backend of seseg_trt; None: the default.
+        images: a name in :data:`benchmarks.images.SETS`; empty if no images are read.
+        output: ``se``, ``nse`` or ``mask``; empty if there is no output.
+        batch: images in a batch (``engine`` only).
+        count: images (or processes) in a round.
     """
 
     who: str
@@ -47,22 +48,23 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Tells cases apart; it does not depend on how long they are measured."""
+        """A name that identifies the case; it does not depend on `count`."""
         parts = [self.who, self.figure, self.what, self.network, self.precision, self.lane, self.backend, self.images, self.output]
         return "/".join([part for part in parts if part] + ([f"batch{self.batch}"] if self.batch > 1 else []))
 
 
 @dataclasses.dataclass(frozen=True)
 class Contest:
-    """What is measured together.
+    """A set of cases that are measured together.
 
     Attributes:
-        name, title: for the records and for people.
-        cases: in the order in which a round runs them; every second round turns it round.
-        rounds: for each suite that has it, how many.
-        device: ``cpu``, or ``gpu``: run only where there is one.
-        quick: the cases of the quick suite, which has a third as many images of each; None: all.
-        agreement: compare the masks of ours with those of the original program as well.
+        name: for the records.
+        title: for people.
+        cases: in the order of the first round; every second round runs in reverse order.
+        rounds: the number of rounds in each suite that includes the contest.
+        device: ``cpu``; or ``gpu``, which needs a GPU.
+        quick: the cases in the quick suite, as ``who:figure:what``; None: all. There, a round has a third as many images.
+        agreement: whether to compare the masks with those of the original program too.
     """
 
     name: str
@@ -74,7 +76,7 @@ class Contest:
     agreement: bool = False
 
     def cases_of(self, suite: str) -> tuple[Case, ...]:
-        """Return the cases that a suite measures."""
+        """Return the cases that a suite includes."""
         if suite != "quick" or self.quick is None:
             return self.cases
         chosen = [case for case in self.cases if f"{case.who}:{case.figure}:{case.what}" in self.quick]
@@ -82,14 +84,14 @@ class Contest:
 
 
 def ours(figure: Figure, **fields: Any) -> Case:
-    """Return a case of ours; end to end it is of the 1280 x 960 set and ``se`` unless told otherwise."""
+    """Return a case of seseg_trt; ``end_to_end`` and ``stages`` default to the 1280x960 set and ``se``."""
     if figure in ("end_to_end", "stages"):
         fields = {"images": "1280x960", "output": "se", **fields}
     return Case(OURS, figure, **fields)
 
 
 def files(who: str, **fields: Any) -> Case:
-    """Return a peer's end-to-end case."""
+    """Return an end-to-end case of a peer; it defaults to the 1280x960 set and ``se``."""
     return Case(who, "end_to_end", **{"images": "1280x960", "output": "se", **fields})
 
 
@@ -103,15 +105,15 @@ CPU_LIMITS = (
 )
 
 STEADY = 48
-"""Images of a round that is to show a steady state: filling and emptying the pipeline takes about the time of one."""
+"""Images in a round that measures the steady state: filling and emptying the pipeline takes about the time of one image."""
 
 HEADLINE = Contest(
     "headline",
-    "1280 x 960 JPEG, full-size network, FP32 and INT8, against the original program, the limits beside it",
+    "1280 x 960 JPEG, full-size network, FP32 and INT8, against the original program and the hardware's limits",
     (
         files("original", count=8),
         ours("end_to_end", count=STEADY),
-        ours("engine", count=32),  # between the two that are held against it: a machine's speed drifts
+        ours("engine", count=32),  # between the two that are compared with it, since a machine's speed drifts
         ours("end_to_end", output="mask", count=STEADY),
         Case("benchmark_app", "engine", "latency"),
         Case("benchmark_app", "engine", "throughput"),
@@ -140,10 +142,10 @@ HEADLINE = Contest(
 
 OVERLAP = Contest(
     "overlap",
-    "1280 x 960 JPEG, full-size network, FP32: what is left end to end of the engine's rate, in many short rounds",
+    "1280 x 960 JPEG, full-size network, FP32: the end-to-end rate as a share of the engine's, in many short rounds",
     (
         ours("end_to_end", count=STEADY),
-        ours("engine", count=32),  # beside both that are held against it, in whichever order a round goes
+        ours("engine", count=32),  # next to the two that are compared with it, in both orders of a round
         ours("end_to_end", output="mask", count=STEADY),
     ),
     {"full": 15},
@@ -151,7 +153,7 @@ OVERLAP = Contest(
 
 PEERS_1280 = Contest(
     "peers",
-    "1280 x 960 JPEG to se PNG, full-size network, FP32: what one would use otherwise",
+    "1280 x 960 JPEG to se PNG, full-size network, FP32: the alternatives",
     (
         ours("end_to_end", count=6),
         ours("end_to_end", backend="onnxruntime", count=6),
@@ -188,7 +190,7 @@ SETS_CONTEST = Contest(
 
 STARTUP = Contest(
     "startup",
-    "start-up and import, each in a fresh process",
+    "start-up and import time, each in a fresh process",
     tuple(Case(OURS, "startup", what, network="", count=3) for what in ("python", "import", "help")),
     {"quick": 3, "full": 7},
 )
@@ -217,12 +219,12 @@ def _gpu_cases() -> tuple[Case, ...]:
 
 
 GPU = Contest(
-    "gpu", "1280 x 960 JPEG, full-size network, FP16 and INT8, on one GPU, the limits beside it", _gpu_cases(), {"full": 5}, device="gpu"
+    "gpu", "1280 x 960 JPEG, full-size network, FP16 and INT8, on one GPU, against its limits", _gpu_cases(), {"full": 5}, device="gpu"
 )
 
 TINY = Contest(
     "tiny",
-    "the harness itself, in seconds: small images, no network and the demonstration network",
+    "a test of the harness in seconds: small images, the fake backend and the demonstration network",
     (
         ours("end_to_end", network="fake", images="tiny", count=4),
         ours("end_to_end", network="demo", images="tiny", count=4),

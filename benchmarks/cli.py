@@ -1,4 +1,4 @@
-"""The command ``python -m benchmarks``."""
+"""Define the command ``python -m benchmarks``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from . import report, table
 from .cases import CONTESTS, SUITES
 from .records import RESULTS, Record
 
-README = RESULTS.parent.parent / "README.md"
+PROJECT = RESULTS.parent.parent
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Measure seseg_trt and its peers. Without a verb: run the full suite, then draw the table and the plots."""
+    """Measure seseg_trt and its peers. Without a subcommand: run the full suite, print the table and draw the plots."""
     if context.invoked_subcommand is None:
         context.invoke(run_command)
         context.invoke(table_command)
@@ -29,7 +29,7 @@ def main(context: click.Context) -> None:
 
 @main.command("list")
 def list_command() -> None:
-    """Show the contests and their cases."""
+    """List the contests and their cases."""
     for contest in CONTESTS.values():
         rounds = ", ".join(f"{suite} {n}" for suite, n in contest.rounds.items())
         click.echo(f"{contest.name}: {contest.title} (rounds: {rounds}; {contest.device})")
@@ -44,25 +44,28 @@ def list_command() -> None:
     "--images",
     "own",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Your own images, for every case that reads some.",
+    help="Use your own images in every case that reads images.",
 )
-@click.option("--only", multiple=True, help="Cases whose name holds this; may be repeated.")
+@click.option("--only", multiple=True, help="Run only cases whose name contains this; may be repeated.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Where records go. Default: the project's for full runs, the cache for others."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for the records. Default: benchmarks/results for full runs, the cache for others.",
 )
 def run_command(contests: tuple[str, ...], suite: str, own: Path | None, only: tuple[str, ...], out: Path | None) -> None:
-    """Run CONTESTS (default: all that this machine has the device for) and write a record for each case."""
+    """Run CONTESTS and write a record for each case. Default: all contests whose device this machine has."""
     from . import runner
+    from .contestant import Settings
     from .images import reader_set
 
     cache = runner.default_cache()
     partial = suite != "full" or bool(only) or own is not None
     out = out or (cache / "results" if partial else RESULTS)
-    settings = runner.Settings(suite, cache, reader_set(own) if own else None, only, _tell)
+    settings = Settings(suite, cache, reader_set(own) if own else None, only, _tell)
     name = runner.new_run()
     chosen = runner.select(contests, suite, CONTESTS)
     if not chosen:
-        raise click.ClickException(f"none of these contests is in the suite {suite}")
+        raise click.ClickException(f"none of these contests is in the {suite} suite")
     for contest in chosen:
         found = runner.run_contest(contest, settings, name)
         click.echo(f"wrote {store.write(found, out)}")
@@ -73,10 +76,11 @@ def run_command(contests: tuple[str, ...], suite: str, own: Path | None, only: t
 @click.argument("contests", nargs=-1, type=click.Choice(list(CONTESTS)))
 @click.option("--suite", type=click.Choice(SUITES), default="full", show_default=True)
 def prepare_command(contests: tuple[str, ...], suite: str) -> None:
-    """Make the images, models and environments of CONTESTS beforehand, which takes minutes, and say what can't be had."""
+    """Make the images, models and environments of CONTESTS in advance (this takes minutes), and report what is not available."""
     from . import runner
+    from .contestant import Settings
 
-    settings = runner.Settings(suite, runner.default_cache(), tell=_tell)
+    settings = Settings(suite, runner.default_cache(), tell=_tell)
     for contest in runner.select(contests, suite, CONTESTS):
         for line in runner.prepare_contest(contest, settings):
             click.echo(line)
@@ -84,12 +88,13 @@ def prepare_command(contests: tuple[str, ...], suite: str) -> None:
 
 @main.command("quick")
 def quick_command() -> None:
-    """Run the quick suite and hold its ratios against the committed ones of this kind of machine."""
+    """Run the quick suite and compare its ratios with the committed ones of this kind of machine."""
     from . import runner
+    from .contestant import Settings
     from .quick import hold
 
     cache = runner.default_cache()
-    settings = runner.Settings("quick", cache, tell=_tell)
+    settings = Settings("quick", cache, tell=_tell)
     found: list[Record] = []
     name = runner.new_run()
     for contest in runner.select((), "quick", CONTESTS):
@@ -105,10 +110,11 @@ def quick_command() -> None:
 @click.option("--what", type=click.Choice(["images", "megapixels", "both"]), default="both", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default=False)
 def growth_command(what: str, out: Path) -> None:
-    """Measure growth over the number of images and over their size."""
+    """Measure how cost grows with the number and the size of images."""
     from . import growth, runner
+    from .contestant import Settings
 
-    settings = runner.Settings("full", runner.default_cache(), tell=_tell)
+    settings = Settings("full", runner.default_cache(), tell=_tell)
     name = runner.new_run()
     for key, measure in (("images", growth.images), ("megapixels", growth.megapixels)):
         if what in (key, "both"):
@@ -119,29 +125,27 @@ def growth_command(what: str, out: Path) -> None:
 
 @main.command("table")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=False)
-@click.option("--write", "target", type=click.Path(path_type=Path), help="Put the table between this file's markers.")
-@click.option("--check", is_flag=True, help="Fail unless the file (default: README.md) has the table that the records give.")
-def table_command(results: Path, target: Path | None = None, check: bool = False) -> None:
-    """Print the table; or put it into a file; or check that it is there."""
-    block = table.tables(store.newest(store.read(results)))
-    if not check and target is None:
-        click.echo(block)
-        return
-    path = target or README
-    try:
-        text = table.put_into(path, block)
-    except table.Markers as error:
-        raise click.ClickException(str(error)) from error
-    if check and text != path.read_text(encoding="utf-8"):
-        raise click.ClickException(f"{path.name}'s table is not what the records say: python -m benchmarks table --write {path.name}")
-    if not check:
-        path.write_text(text, encoding="utf-8")
+@click.option("--project", type=click.Path(path_type=Path), default=PROJECT, show_default=False, help="The folder that README.md lies in.")
+@click.option("--check", is_flag=True, help="Write nothing; fail unless both files have the tables that the records give.")
+def table_command(results: Path, project: Path, check: bool) -> None:
+    """Write the tables of README.md and benchmarks/RESULTS.md."""
+    kinds = store.newest(store.read(results))
+    for name, make in table.PAGES.items():
+        path = project / name
+        try:
+            text = table.put_into(path, make(kinds))
+        except table.Markers as error:
+            raise click.ClickException(str(error)) from error
+        if not check:
+            path.write_text(text, encoding="utf-8")
+        elif text != path.read_text(encoding="utf-8"):
+            raise click.ClickException(f"{name}'s table is not what the records say: python -m benchmarks table")
 
 
 @main.command("plots")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=False)
 def plots_command(results: Path) -> None:
-    """Draw the plots of every machine kind, as PNG and SVG, beside its records."""
+    """Draw the plots of each kind of machine, as PNG and SVG, next to its records."""
     try:
         from .plots import draw_all
     except ImportError as error:
@@ -152,10 +156,10 @@ def plots_command(results: Path) -> None:
 
 
 @main.command("summary")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=False)
 def summary_command(as_json: bool, results: Path) -> None:
-    """Print the headlines."""
+    """Print the headline figures."""
     found = report.summary(store.newest(store.read(results)))
     if as_json:
         click.echo(json.dumps(found))
@@ -171,9 +175,9 @@ def summary_command(as_json: bool, results: Path) -> None:
 @click.argument("after")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=False)
 def compare_command(before: str, after: str, results: Path) -> None:
-    """Say what changed from BEFORE to AFTER beyond noise: files of records, or runs or commits by their first letters.
+    """Report what became faster or slower from BEFORE to AFTER: each a file of records, or the first letters of a run or a commit.
 
-    Exit code 1 where something became slower beyond noise.
+    The exit code is 1 if anything became slower by more than noise.
     """
     from .compare import compare
 
@@ -186,7 +190,7 @@ def compare_command(before: str, after: str, results: Path) -> None:
         if change.beyond_noise:
             verdict = "FASTER" if change.factor > 1 else "SLOWER"
             slower = slower or change.factor < 1
-        anchored = ", each against its own run's matrix product" if change.anchored else ""
+        anchored = ", relative to each run's matrix product" if change.anchored else ""
         click.echo(f"{change.factor:6.3f} times as fast (noise {change.noise:.1%}{anchored})  {verdict:12}  {change.name}")
     sys.exit(1 if slower else 0)
 

@@ -1,4 +1,4 @@
-"""What changed between two runs, and whether it is more than noise."""
+"""Compare two runs case by case, and decide whether a change is more than noise."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from .records import Record, spread
 
 LEAST = 0.02
-"""A smaller change is never called one: two runs of the same code differ by that on a quiet machine."""
+"""A smaller change always counts as noise: on a quiet machine, two runs of the same code differ by this much."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One case in two runs.
+    """The change of one case between two runs.
 
     Attributes:
-        name: of the case.
-        factor: how many times as fast it is in the second run.
-        noise: how far from 1 the factor may be by chance: both runs' spreads, twice, and those of the anchor.
-        anchored: whether both runs' rates were first divided by their own matrix product's, so that another clock is no change.
+        name: the name of the case.
+        factor: how many times as fast the case is in the second run.
+        noise: how far from 1 the factor may be by chance: twice the sum of both runs' spreads, and of the anchors'.
+        anchored: whether each rate was divided by that of the matrix product of its own run, so that another clock rate is not a change.
     """
 
     name: str
@@ -29,12 +29,12 @@ class Change:
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether it is a change."""
+        """Whether the change is more than noise."""
         return abs(self.factor - 1) > max(self.noise, LEAST)
 
 
 def compare(before: Sequence[Record], after: Sequence[Record]) -> list[Change]:
-    """Compare the cases that both runs measured; ceilings are the anchors, and are not compared themselves."""
+    """Compare the cases that both runs measured. Limits are the anchors; limits and stages are not compared themselves."""
     earlier = {(r.contest, r.name): r for r in before if r.samples}
     changes = []
     for record in after:
@@ -51,7 +51,7 @@ def compare(before: Sequence[Record], after: Sequence[Record]) -> list[Change]:
 
 
 def _anchor(record: Record, records: Sequence[Record]) -> Record | None:
-    """Return NumPy's largest matrix product of the record's own run and contest."""
+    """Return the record of NumPy's largest matrix product in the same run and contest, or None."""
     found = [r for r in records if (r.run, r.contest) == (record.run, record.contest) and r.samples and r.case["who"] == "openblas"]
     products = [r for r in found if str(r.case["what"]).startswith("f32")]
     return max(products, key=lambda r: int(str(r.case["what"]).partition("-")[2]), default=None)

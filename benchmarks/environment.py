@@ -1,4 +1,4 @@
-"""The peers' environments, made where the right Python is found, and kept as long as their files do not change."""
+"""Create the peers' virtual environments, and keep them until their requirements change."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .peers import FOLDER, Peer
 
 
 class Absent(Exception):
-    """A peer can't be run here; the message says why, and goes into the record."""
+    """Raised when a peer can't be run on this machine; its message, the reason, goes into the record."""
 
 
 def find_python(version: str) -> str | None:
-    """Return a Python of that version (``3.6``) that runs: on PATH, or pyenv's."""
+    """Find an interpreter of a version (``3.6``) on PATH or among pyenv's; None if there is none that runs."""
     candidates = [shutil.which(f"python{version}"), *sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))]
     for candidate in filter(None, candidates):
         command = [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
@@ -28,10 +28,14 @@ def find_python(version: str) -> str | None:
 
 
 def interpreter(peer: Peer, cache: Path) -> str:
-    """Return the Python that runs a peer, making its environment first if it is not there.
+    """Return the path of the Python that runs a peer; its environment is created if it is missing.
+
+    Args:
+        peer: the peer.
+        cache: the folder of environments and logs.
 
     Raises:
-        Absent: the Python, the program or a package is not to be had.
+        Absent: the Python version, the program or a package is not available.
     """
     if peer.program is not None and shutil.which(peer.program) is None:
         raise Absent(f"{peer.program} is not installed")

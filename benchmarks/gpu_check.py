@@ -1,7 +1,8 @@
-"""Everything that only a GPU can show, in one command: ``python -m benchmarks.gpu_check`` (``make gpu-check``).
+"""Run all tests and measurements that need a GPU: ``python -m benchmarks.gpu_check`` (``make gpu-check``).
 
-It runs the GPU tests, compares every backend that runs here with the CPU's FP32 masks, measures the engine alone, and runs the GPU
-contest of the benchmarks. It writes ``gpu-check.json`` and ``gpu-check.md``. On a machine without a GPU it says so, writes the same files with what is missing, and ends with 0.
+It runs the GPU tests, compares the masks of each GPU backend with the CPU's FP32 masks, measures the engine alone, and runs the GPU
+contest of the benchmarks. It writes ``gpu-check.json`` and ``gpu-check.md``. Without a GPU it says so, writes the same files with what is
+missing, and exits with 0.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from typing import Any
 import click
 import numpy as np
 
-from seseg_trt import cache
-from seseg_trt.artifact import Artifact
-from seseg_trt.backends.select import BackendName, create_backend
+from seseg_trt.backends.select import create_backend
 from seseg_trt.doctor import diagnose
 from seseg_trt.errors import DeviceError, SesegError
+from seseg_trt.models import cache
+from seseg_trt.models.artifact import Artifact
+from seseg_trt.options import BackendName
+from seseg_trt.storage.atomic import atomic_write
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SECONDS_A_BATCH = 2.0
@@ -37,11 +40,11 @@ CONTEST_SECONDS = 1500.0
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the record. Default: $OUT, or benchmarks/results/gpu-check.")
-@click.option("--model", "models", multiple=True, default=("demo",), show_default=True, help="What is measured; may be repeated.")
+@click.option("--model", "models", multiple=True, default=("demo",), show_default=True, help="A model to measure; may be repeated.")
 @click.option("--device", default="cuda:0", show_default=True)
 @click.option("--contest/--no-contest", default=True, show_default=True, help="Run `python -m benchmarks run gpu` as well.")
 def main(out: Path | None, models: tuple[str, ...], device: str, contest: bool) -> None:
-    """Run all GPU tests and measurements, and write one JSON and one table."""
+    """Run all GPU tests and measurements, and write the results as JSON and as a Markdown table."""
     out = out or Path(os.environ.get("OUT") or Path(__file__).parent / "results" / "gpu-check")
     out.mkdir(parents=True, exist_ok=True)
     record = describe()
@@ -56,16 +59,18 @@ def main(out: Path | None, models: tuple[str, ...], device: str, contest: bool) 
         ]
         if contest:
             record["contest"] = run_contest(out)
-    (out / "gpu-check.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with atomic_write(out / "gpu-check.json") as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode())
     table = as_table(record)
-    (out / "gpu-check.md").write_text(table, encoding="utf-8")
+    with atomic_write(out / "gpu-check.md") as file:
+        file.write(table.encode())
     click.echo(table)
     sys.exit(1 if record.get("tests", {}).get("failed") else 0)
 
 
 def describe() -> dict[str, Any]:
-    """Return what ran this: GPU and driver (or why there is none), versions, commit, date."""
-    from seseg_trt.driver import driver_report
+    """Describe this machine and checkout: GPU and driver (or why there is none), what `seseg-trt doctor` finds, Python, commit, date."""
+    from seseg_trt.cuda.driver import driver_report
 
     record: dict[str, Any] = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "commit": _commit(), "python": platform.python_version()}
     try:
@@ -90,7 +95,7 @@ def _commit() -> str:
 
 
 def run_tests() -> dict[str, Any]:
-    """Run the tests that need a GPU; return their counts, and what each that did not pass said."""
+    """Run the tests that need a GPU, and return their results as of :func:`read_junit`."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(TESTS), f"--junit-xml={report}"]
@@ -99,7 +104,11 @@ def run_tests() -> dict[str, Any]:
 
 
 def read_junit(report: Path) -> dict[str, Any]:
-    """Return counts, the names that failed or were skipped with the reason, and the properties that tests recorded."""
+    """Read pytest's JUnit XML.
+
+    Returns:
+        ``passed``, a count; ``failed`` and ``skipped``, the reason by test name; ``figures``, the recorded properties by test name.
+    """
     found: dict[str, Any] = {"passed": 0, "failed": {}, "skipped": {}, "figures": {}}
     for case in ElementTree.parse(report).getroot().iter("testcase"):
         name = f"{case.get('classname', '').rpartition('.')[2]}::{case.get('name')}"
@@ -117,9 +126,15 @@ def read_junit(report: Path) -> dict[str, Any]:
 
 
 def run_contest(out: Path, arguments: Sequence[str] = ("gpu",), seconds: float = CONTEST_SECONDS) -> dict[str, Any]:
-    """Run a contest of the benchmarks in a process of its own; return the median of each case, or why there is none.
+    """Run a contest of the benchmarks in a separate process.
 
-    The records go to ``out`` as they would to the project's results.
+    Args:
+        out: the folder for its records.
+        arguments: the contest, and options of ``python -m benchmarks run``.
+        seconds: the time limit.
+
+    Returns:
+        ``failed``, the reason or None; ``cases``, by case name, the median and the samples or why the case is absent.
     """
     from .records import read
 
@@ -127,9 +142,9 @@ def run_contest(out: Path, arguments: Sequence[str] = ("gpu",), seconds: float =
     command = [sys.executable, "-m", "benchmarks", "run", *arguments, "--out", str(out.resolve())]
     try:
         done = subprocess.run(command, cwd=TESTS.parent.parent, check=False, timeout=seconds)
-        failed = f"it ended with {done.returncode}" if done.returncode else None
+        failed = f"it ended with exit code {done.returncode}" if done.returncode else None
     except subprocess.TimeoutExpired:
-        failed = f"it was not done in {seconds:g} s"
+        failed = f"it took longer than {seconds:g} s"
     cases = {
         record.case["name"]: {"absent": record.absent} if record.absent else {"median": record.median, "samples": record.samples}
         for record in read(out)
@@ -139,7 +154,10 @@ def run_contest(out: Path, arguments: Sequence[str] = ("gpu",), seconds: float =
 
 
 def ceilings(device: str) -> dict[str, float | None]:
-    """Measure the GPU's own limits with PyTorch: a large FP16 matrix product (TFLOP/s) and a device copy (GB/s, read + written)."""
+    """Measure the GPU's limits with PyTorch: a large FP16 matrix product (TFLOP/s) and a copy in device memory (GB/s, read + written).
+
+    Both are None without PyTorch.
+    """
     try:
         import torch
     except ImportError:
@@ -167,7 +185,16 @@ def ceilings(device: str) -> dict[str, float | None]:
 
 
 def measure_model(artifact: Artifact, device: str, limits: dict[str, float | None]) -> list[dict[str, Any]]:
-    """Compare with the CPU's FP32 and measure the engine alone, for every backend that runs ``artifact`` on the GPU."""
+    """Measure each GPU backend on a model: the IoU with the CPU's masks, the rate of the engine alone, and the latency.
+
+    Args:
+        artifact: the model.
+        device: the GPU, e.g. ``cuda:0``.
+        limits: as of :func:`ceilings`.
+
+    Returns:
+        An entry for each backend; if it can't run here, the entry has the reason.
+    """
     inputs = random_inputs(max(BATCHES), artifact.input_size)
     reference = create_backend(artifact, device="cpu").infer(inputs[:8])
     measured = []
@@ -190,14 +217,14 @@ def measure_model(artifact: Artifact, device: str, limits: dict[str, float | Non
 
 
 def count_macs(artifact: Artifact) -> int:
-    """Return the multiply-adds of one image, counted from the graph."""
+    """Return the multiply-accumulate operations for one image, counted from the graph."""
     from .macs import count
 
     return count(artifact.path).macs
 
 
 def random_inputs(count: int, size: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return uint8 [count, size, size, 3]: blocks of colour with noise, since a GPU runs faster on zeros."""
+    """Make network inputs, uint8 [count, size, size, 3]: blocks of colour with noise, since a GPU is faster on constant data."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8).repeat(-(-size // 8), 1).repeat(-(-size // 8), 2)[:, :size, :size]
     noisy: np.ndarray[Any, np.dtype[np.uint8]] = np.clip(blocks.astype(np.int16) + rng.integers(-20, 21, blocks.shape), 0, 255).astype(
@@ -207,14 +234,19 @@ def random_inputs(count: int, size: int, seed: int = 0) -> np.ndarray[Any, np.dt
 
 
 def iou(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any], threshold: int = 50) -> float:
-    """Return the pooled IoU of two stacks of maps at a threshold; 1.0 where both are empty."""
+    """Return the pooled IoU of two stacks of confidence maps, uint8 [N, S, S], at a threshold in percent; 1.0 if both are empty."""
     a, b = one.astype(np.int32) * 100 > 255 * threshold, other.astype(np.int32) * 100 > 255 * threshold
     union = int(np.sum(a | b))
     return int(np.sum(a & b)) / union if union else 1.0
 
 
 def resident(backend: Any, inputs: np.ndarray[Any, Any]) -> Callable[[int], None]:
-    """Return what runs a batch some times: from device memory where the backend takes it, else from the host."""
+    """Return a function that runs a batch a number of times: from device memory if the backend can, else from the host.
+
+    Args:
+        backend: the backend.
+        inputs: uint8 [N, S, S, 3].
+    """
     if not hasattr(backend, "infer_device"):
 
         def run_from_the_host(times: int) -> None:
@@ -222,9 +254,10 @@ def resident(backend: Any, inputs: np.ndarray[Any, Any]) -> Callable[[int], None
                 backend.infer(inputs)
 
         return run_from_the_host
-    from seseg_trt import cuda
+    from seseg_trt.cuda.device import open_device
+    from seseg_trt.cuda.driver import parse_device
 
-    device = cuda.open_device(cuda.parse_device(backend.device))
+    device = open_device(parse_device(backend.device))
     stream, images = device.stream(), device.allocate(inputs.nbytes)
     stream.copy_in(images.address, inputs)
     stream.synchronize()
@@ -243,7 +276,13 @@ def resident(backend: Any, inputs: np.ndarray[Any, Any]) -> Callable[[int], None
 
 
 def rate(run: Callable[[int], None], batch: int, seconds: float = SECONDS_A_BATCH) -> float:
-    """Return images a second: the median of repeats after a warm-up, of as many calls each as fill a tenth of ``seconds``."""
+    """Measure images a second: the median of several repeats, after a warm-up.
+
+    Args:
+        run: runs a batch a number of times.
+        batch: the number of images in the batch.
+        seconds: the total time; each repeat takes about a tenth of it.
+    """
     run(2)
     start = time.perf_counter()
     run(1)
@@ -258,7 +297,7 @@ def rate(run: Callable[[int], None], batch: int, seconds: float = SECONDS_A_BATC
 
 
 def as_table(record: dict[str, Any]) -> str:
-    """Return the record for people, in Markdown."""
+    """Format the record as Markdown."""
     lines = [f"# GPU check of {record['date']}, commit {record['commit']}", ""]
     if record["gpu"] is None:
         lines += [f"**No GPU tests were run:** {record['no_gpu']}.", ""]

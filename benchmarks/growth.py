@@ -1,4 +1,4 @@
-"""Growth: what a run costs over the number of its images, and an image over its size. Each point is a process of its own."""
+"""Measure how the cost of a run grows with the number of images, and that of an image with its size, each point in a fresh process."""
 
 from __future__ import annotations
 
@@ -8,23 +8,34 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from seseg_trt.storage.atomic import atomic_write
+
 from . import machine, models
 from .cases import OURS, Case
+from .contestant import Settings, output_folder
 from .images import ImageSet, Prepared, describe, draw, jpeg, prepare
 from .process import Worker
 from .records import Record
-from .runner import Settings, output_folder
 
 COUNTS = (10, 100, 1_000, 10_000)
 MEGAPIXELS = (0.05, 0.2, 1.0, 3.0, 12.0, 36.0, 100.0)
 NETWORK = "demo"
-"""The small network: with the full-size one every curve would show the network alone."""
+"""The small network: with the full-size one, the network alone would dominate every curve."""
 UNIQUE = 20
 TILE = 1024
 
 
 def images(settings: Settings, run: str, counts: tuple[int, ...] = COUNTS, network: str = NETWORK) -> list[Record]:
-    """Measure runs of more and more images of 512 x 512, to masks. The pictures repeat: they are hard links to a few."""
+    """Measure runs over growing numbers of 512 x 512 images, to masks.
+
+    The images are hard links to a few different ones.
+
+    Args:
+        settings: the settings of the run.
+        run: the name of the run, for the records.
+        counts: the numbers of images.
+        network: ``demo``, or another network of :class:`benchmarks.cases.Case`.
+    """
     case = Case(OURS, "end_to_end", network=network, images="512x512", output="mask")
     base = prepare(ImageSet("growth", ((512, 512),), UNIQUE, seed=8), settings.cache)
     records = []
@@ -44,7 +55,14 @@ def images(settings: Settings, run: str, counts: tuple[int, ...] = COUNTS, netwo
 
 
 def megapixels(settings: Settings, run: str, sizes: tuple[float, ...] = MEGAPIXELS, network: str = NETWORK) -> list[Record]:
-    """Measure images of more and more megapixels (4:3), to ``se``."""
+    """Measure images of growing size (4:3), to ``se``.
+
+    Args:
+        settings: the settings of the run.
+        run: the name of the run, for the records.
+        sizes: the sizes of the images, in megapixels.
+        network: ``demo``, or another network of :class:`benchmarks.cases.Case`.
+    """
     case = Case(OURS, "end_to_end", network=network, output="se")
     records = []
     for size in sizes:
@@ -65,7 +83,7 @@ def megapixels(settings: Settings, run: str, sizes: tuple[float, ...] = MEGAPIXE
 
 
 def _drawn(size: float, cache: Path) -> Path:
-    """Draw a picture of so many megapixels, 4:3; a large one is tiled, as no stage minds."""
+    """Draw a 4:3 image of a size in megapixels, unless it is cached; a large one repeats a tile, which no stage is sensitive to."""
     import numpy as np
 
     height = max(1, round((size * 1e6 * 3 / 4) ** 0.5))
@@ -75,12 +93,13 @@ def _drawn(size: float, cache: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         tile = draw(min(width, 2 * TILE), min(height, 2 * TILE), 9, 0)
         tiled = np.tile(tile, (-(-height // tile.shape[0]), -(-width // tile.shape[1]), 1))[:height, :width]
-        target.write_bytes(jpeg(np.ascontiguousarray(tiled)))
+        with atomic_write(target) as file:
+            file.write(jpeg(np.ascontiguousarray(tiled)))
     return target
 
 
 def _point(case: Case, images_of: Prepared, settings: Settings, run: str, contest: str, rounds: int) -> Record:
-    """Measure one point in a fresh process, so that its peak memory is its own."""
+    """Measure one point in a fresh process, so that its peak memory is not that of another point."""
     model = models.find(case, "graph", settings.cache)
     described, before = machine.describe(), machine.clock_state()
     log = settings.cache / "logs" / "growth.txt"

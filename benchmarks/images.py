@@ -1,8 +1,8 @@
-"""Image sets: procedural, photograph-like JPEGs, the same for the same seed.
+"""Make the image sets: procedural JPEGs that resemble photographs; the same seed gives the same images.
 
-A picture is a few regions with soft or hard borders, each with a colour, a slope of light and a texture of several octaves whose
-amplitude falls with its frequency, as in photographs; over all lies the noise of a sensor. At JPEG quality 90 the sets come to about 2 bits a
-pixel, and their pixels to 1.3 to 1.7 bytes as PNG; the photographs that ship with the project come to 1.5 to 2.3 and 1.1 to 1.8.
+An image has a few regions with soft or hard borders. Each region has a colour, a gradient of light and a texture of several octaves whose
+amplitude falls with frequency, as in photographs. Sensor noise is added over the whole image. At JPEG quality 90 the sets have about 2
+bits a pixel, and 1.3 to 1.7 bytes a pixel as PNG; the photographs that ship with the project have 1.5 to 2.3 bits and 1.1 to 1.8 bytes.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from seseg_trt.storage.atomic import atomic_write
+
 QUALITY = 90
 OCTAVES = 7
 REGIONS = 12
-VERSION = 1  # of the drawing; a set made by another is made anew
+VERSION = 1  # of the drawing; a set of another version is drawn again
 
 Plane = npt.NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """What a set is made of.
+    """The definition of an image set.
 
     Attributes:
-        name: of the set.
-        sizes: (width, height), in turn.
-        count: images.
-        bad_every: every so many-th file is no image or a damaged one; 0: none is.
-        seed: of all its images.
-        unique: how many different pictures are drawn; the others are links to them. None: all.
+        name: the name of the set.
+        sizes: (width, height) in pixels; the images take them in turn.
+        count: the number of files.
+        bad_every: every n-th file is damaged or not an image; 0: none.
+        seed: the seed of all images.
+        unique: the number of different images; the other files are copies of them. None: all are different.
     """
 
     name: str
@@ -66,13 +68,13 @@ SETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A set on the disk.
+    """An image set on disk.
 
     Attributes:
-        name: of the set.
-        folder: of the images, and nothing else.
-        paths: of the images, in order.
-        facts: for the record: count, megapixels, bits per pixel, sha256 over all bytes.
+        name: the name of the set.
+        folder: the folder of its files, without other files.
+        paths: its files, in order.
+        facts: for the record, as of :func:`describe`.
     """
 
     name: str
@@ -82,7 +84,7 @@ class Prepared:
 
 
 def draw(width: int, height: int, seed: int, index: int) -> npt.NDArray[np.uint8]:
-    """Draw picture ``index`` of ``seed``: uint8 [height, width, 3]."""
+    """Draw image ``index`` of ``seed``: uint8 [height, width, 3], RGB."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence((VERSION, seed, index))))
     y = np.linspace(0, 1, height, dtype=np.float32)[:, np.newaxis]
     x = np.linspace(0, 1, width, dtype=np.float32)[np.newaxis]
@@ -92,7 +94,7 @@ def draw(width: int, height: int, seed: int, index: int) -> npt.NDArray[np.uint8
         cover = np.float32(1) if region == 0 else _region(rng, x, y, texture[region % 2])
         light = np.float32(rng.uniform(-50, 50)) * x + np.float32(rng.uniform(-50, 50)) * y
         rough = texture[region % 2] * np.float32(rng.choice([3.0, 10.0, 20.0, 36.0])) + light
-        grey = rng.uniform(40, 200)  # most of what is photographed has little colour
+        grey = rng.uniform(40, 200)  # most photographed surfaces have little colour
         for channel, level in zip(channels, grey + rng.uniform(-45, 45, 3), strict=True):
             channel += (np.float32(level) + np.float32(rng.uniform(0.7, 1.2)) * rough - channel) * cover
     grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(2.6)
@@ -100,7 +102,7 @@ def draw(width: int, height: int, seed: int, index: int) -> npt.NDArray[np.uint8
 
 
 def _texture(rng: np.random.Generator, width: int, height: int) -> Plane:
-    """Return noise whose amplitude falls with its frequency, of about unit deviation: float32 [height, width]."""
+    """Return noise whose amplitude falls with frequency, with a standard deviation of about 1: float32 [height, width]."""
     from PIL import Image
 
     total = np.zeros((height, width), np.float32)
@@ -113,7 +115,7 @@ def _texture(rng: np.random.Generator, width: int, height: int) -> Plane:
 
 
 def _region(rng: np.random.Generator, x: Plane, y: Plane, texture: Plane) -> Plane:
-    """Return how much of each pixel a blob or a half-plane covers, 0..1; its border is bent by the texture."""
+    """Return how much of each pixel a blob or a half-plane covers, 0..1; the texture distorts its border."""
     softness = np.float32(rng.choice([0.002, 0.01, 0.05]))
     bend = texture * np.float32(rng.uniform(0, 0.03))
     cx, cy = np.float32(rng.uniform(0, 1)), np.float32(rng.uniform(0, 1))
@@ -129,7 +131,7 @@ def _region(rng: np.random.Generator, x: Plane, y: Plane, texture: Plane) -> Pla
 
 
 def jpeg(pixels: npt.NDArray[np.uint8], quality: int = QUALITY) -> bytes:
-    """Return the pixels as JPEG, 4:2:0."""
+    """Encode pixels, uint8 [H, W, 3], as JPEG (4:2:0)."""
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -138,12 +140,12 @@ def jpeg(pixels: npt.NDArray[np.uint8], quality: int = QUALITY) -> bytes:
 
 
 def damaged(good: bytes, kind: int) -> bytes:
-    """Return what a bad file holds: a JPEG cut short, nothing, a text, noise."""
+    """Return the content of a bad file, by its kind modulo 4: a truncated JPEG, nothing, a text, random bytes."""
     return (good[: len(good) // 3], b"", b"this is a text, whatever its name says\n", hashlib.sha512(good).digest() * 64)[kind % 4]
 
 
 def prepare(image_set: ImageSet, cache: Path) -> Prepared:
-    """Draw a set into the cache, unless it is there."""
+    """Draw a set into the cache, unless it is there already."""
     folder = cache / "images" / image_set.name
     wanted = json.dumps([VERSION, dataclasses.asdict(image_set)])
     stamp = cache / "images" / f"{image_set.name}.json"
@@ -153,7 +155,8 @@ def prepare(image_set: ImageSet, cache: Path) -> Prepared:
             old.unlink()
         for name, data in _files(image_set):
             (folder / name).write_bytes(data)
-        stamp.write_text(json.dumps({"made_of": wanted, "facts": describe(sorted(folder.iterdir()))}), encoding="utf-8")
+        with atomic_write(stamp) as file:
+            file.write(json.dumps({"made_of": wanted, "facts": describe(sorted(folder.iterdir()))}).encode())
     facts = json.loads(stamp.read_text(encoding="utf-8"))["facts"]
     return Prepared(image_set.name, folder, tuple(str(p) for p in sorted(folder.iterdir())), facts)
 
@@ -170,13 +173,18 @@ def _files(image_set: ImageSet) -> Iterator[tuple[str, bytes]]:
 
 
 def reader_set(folder: Path) -> Prepared:
-    """Return the reader's own images (``--images DIR``): the files of a folder, not of the folders in it."""
+    """Return the user's own images (``--images DIR``): the files in a folder, without its subfolders."""
     paths = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     return Prepared(f"own:{folder.name}", folder, tuple(str(p) for p in paths), describe(paths))
 
 
 def describe(paths: list[Path]) -> dict[str, Any]:
-    """Return count, megapixels, bits per pixel and a hash over all bytes; what is no image counts no pixels."""
+    """Describe files for a record.
+
+    Returns:
+        ``count``, of all files; ``bad``, the number of those that can't be decoded; ``megapixels`` and ``bits_per_pixel`` of the others;
+        ``sha256``, over the bytes of all files.
+    """
     from PIL import Image
 
     hasher, size, pixels, bad = hashlib.sha256(), 0, 0, 0

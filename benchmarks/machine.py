@@ -1,4 +1,4 @@
-"""What a figure was measured on: the machine, its clocks, the code."""
+"""Describe what a figure was measured on: the machine, its clocks, the code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TELLING_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "a
 
 
 def describe() -> dict[str, Any]:
-    """Return the machine: CPU, cores, memory, operating system, GPUs."""
+    """Describe the machine: CPU, cores, memory, operating system, GPUs."""
     info = _cpuinfo()
     flags = info.get("flags", "").split()
     memory = re.search(r"MemTotal:\s+(\d+) kB", _read("/proc/meminfo"))
@@ -31,7 +31,11 @@ def describe() -> dict[str, Any]:
 
 
 def kind(machine: dict[str, Any]) -> str:
-    """Return the kind of a machine as a folder's name: cores, CPU, the widest instructions, GPU."""
+    """Return a folder name for the kind of a machine: its cores, CPU, widest instruction set and GPUs.
+
+    Args:
+        machine: as of :func:`describe`.
+    """
     isa = machine["isa"]
     widest = "amx" if "amx_int8" in isa else "avx512vnni" if "avx512_vnni" in isa else isa[-1] if isa else machine["cpu"]
     cpu = re.sub(r"\((r|tm)\)|cpu|processor|@.*", "", machine["cpu"].lower())
@@ -40,7 +44,7 @@ def kind(machine: dict[str, Any]) -> str:
 
 
 def gpus() -> list[dict[str, str]]:
-    """Return name, driver and clocks of each NVIDIA GPU; none where nvidia-smi is not there or finds none."""
+    """Return name, driver, clocks, power limit and temperature of each NVIDIA GPU; an empty list if nvidia-smi is missing or fails."""
     fields = ("name", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit", "temperature.gpu")
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
@@ -51,7 +55,7 @@ def gpus() -> list[dict[str, str]]:
 
 
 def ticks() -> tuple[int, int]:
-    """Return all CPU time since the start, and what a hypervisor gave to others of it, in ticks of all cores together."""
+    """Return the total CPU time and the CPU steal since boot, in ticks summed over all cores."""
     found = _ticks()
     return sum(found), found[7]
 
@@ -61,7 +65,7 @@ def _ticks() -> list[int]:
 
 
 def clock_state() -> dict[str, Any]:
-    """Return what the clocks and the load are at this moment, and ticks, of which the difference of two states says something."""
+    """Return the current clocks and load, and counters of ticks since boot for :func:`clock_change`."""
     megahertz = [float(m) for m in re.findall(r"cpu MHz\s*:\s*([\d.]+)", _read("/proc/cpuinfo"))]
     governor = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
     found = _ticks()
@@ -77,7 +81,7 @@ def clock_state() -> dict[str, Any]:
 
 
 def clock_change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Return what a record says of the clocks while it was measured."""
+    """Summarise the clocks, the load, the CPU steal and the CPU use between two states of :func:`clock_state`; shares are 0..1."""
     elapsed = max(1, after["all_ticks"] - before["all_ticks"])
     return {
         "mhz": after["mhz"],
@@ -91,7 +95,7 @@ def clock_change(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any
 
 
 def commit() -> dict[str, Any]:
-    """Return the commit of the checkout, and whether tracked code was changed since."""
+    """Return the commit of the checkout (None if git fails), and the files of measured code that were changed since."""
     try:
         revision = _git("rev-parse", "HEAD").strip()
         changed = [line[3:] for line in _git("status", "--porcelain", "--untracked-files=no").splitlines()]

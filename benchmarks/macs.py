@@ -1,4 +1,4 @@
-"""What a graph has to do for one image: multiplications, parameters, bytes; counted from the graph that runs."""
+"""Count the work of an ONNX graph for one image: multiply-accumulate operations, parameters, bytes moved."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
-    """Of one image.
+    """The work of a graph for one image.
 
     Attributes:
-        macs: multiplications with an addition, of convolutions and matrix products.
-        parameters: in the graph's initializers of more than one dimension, and the biases.
-        bytes_moved: weights, and each product's input and output, once, four bytes each (one where the graph is quantised): what must go
-            through memory if no layer is fused with the next.
+        macs: multiply-accumulate operations of convolutions and matrix products.
+        parameters: numbers in the graph's initializers, without scalars.
+        bytes_moved: the bytes that go through memory if no layer is fused with the next: the weights, and the input and the output of
+            each convolution and matrix product, at four bytes a number (one if the graph is quantised).
     """
 
     macs: int
@@ -29,7 +29,11 @@ class Counted:
 
 @functools.lru_cache(maxsize=8)
 def count(path: Path) -> Counted:
-    """Count an ONNX graph at a batch of one."""
+    """Count the work of an ONNX graph for a batch of one.
+
+    Raises:
+        ValueError: the shape of a tensor can't be inferred.
+    """
     import onnx
 
     model = onnx.load(str(path))
@@ -74,5 +78,5 @@ def _macs(node: Any, weight: tuple[int, ...], source: tuple[int, ...], result: t
 
 
 def count_macs(path: Path) -> int:
-    """Return the multiplications with an addition of one image."""
+    """Return the multiply-accumulate operations of an ONNX graph for one image."""
     return count(path).macs

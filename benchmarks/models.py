@@ -1,7 +1,7 @@
-"""The models that are measured: the full-size network with random weights, made once, and the demonstration network.
+"""Provide the models to measure: the full-size network with random weights, and the demonstration network.
 
-Speed does not depend on what weights know, so they are random, by a seed; the same checkpoint is what every contestant runs. It is made
-under the original program's libraries where they can be had, since only they can load it afterwards, and else by ``engine/``.
+Speed does not depend on the weights' values, so they are random, from a fixed seed. All contestants run the same checkpoint. It is made
+with the original program's libraries if they are available, since these can only load a checkpoint of their own; else by ``engine/``.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Model:
     """A model to measure.
 
     Attributes:
-        path: what the contestant is given: a path, ``demo``, ``fake``, or empty.
-        facts: for the record: sha256, MACs, where it comes from, its certificate.
+        path: what the contestant loads: a path, ``demo``, ``fake``, or empty (nothing).
+        facts: for the record: hash, network, origin of the weights, work for an image; for INT8 the certificate too.
     """
 
     path: str
@@ -45,15 +45,20 @@ class Model:
 
 
 def find(case: Case, takes: Input, cache: Path) -> Model:
-    """Return the model of a case, making it first if it is not there.
+    """Return the model of a case; it is made if it is missing.
+
+    Args:
+        case: the case.
+        takes: what the contestant loads.
+        cache: the folder of models.
 
     Raises:
-        Absent: it can't be made here.
+        Absent: the model can't be made on this machine.
     """
     if case.network in ("", "fake") or takes == "none":
         return Model(case.network, {})
     if case.network == "demo":
-        from seseg_trt.cache import demo_path
+        from seseg_trt.models.cache import demo_path
 
         return Model("demo", _facts(demo_path()))
     folder = cache / "models" / case.network
@@ -73,7 +78,11 @@ def find(case: Case, takes: Input, cache: Path) -> Model:
 
 
 def make_checkpoint(target: Path, cache: Path) -> None:
-    """Write the random checkpoint under the original program's libraries."""
+    """Make the checkpoint of random weights with the original program's libraries.
+
+    Raises:
+        Absent: the libraries are not available, or they failed.
+    """
     python = interpreter(PEERS["original"], cache)
     images = prepare(SETS["1280x960"], cache)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,9 +93,12 @@ def make_checkpoint(target: Path, cache: Path) -> None:
 
 
 def make_graph(target: Path, cache: Path) -> None:
-    """Make a graph by ``build_engine.py``, from the checkpoint, or from random weights where there can be no checkpoint.
+    """Make a graph with ``build_engine.py``, from the checkpoint or, if that can't be made, from random weights.
 
-    The INT8 recipe has no gate: on random weights none would be met, and the certificate says what the graph costs.
+    The INT8 recipe has no gate, since random weights would miss any; the certificate records the agreement.
+
+    Raises:
+        Absent: ``build_engine.py`` failed.
     """
     checkpoint = target.parent / "checkpoint.hdf5"
     work = target.parent / f"making-{target.stem}"
@@ -103,7 +115,7 @@ def make_graph(target: Path, cache: Path) -> None:
     failure: Absent | None = None
     try:
         _run(command, cache / "logs" / f"graph-{target.stem}.txt", {"PYTHONPATH": str(ROOT)})
-    except Absent as error:  # a graph under its gate is written all the same, and its certificate says so
+    except Absent as error:  # a graph under its gate makes the command fail, but is written, with a certificate that says so
         failure = error
     stem = "model" if fp32 else target.stem
     if not (work / f"{stem}.onnx").is_file():
@@ -114,13 +126,13 @@ def make_graph(target: Path, cache: Path) -> None:
 
 
 def _certificate(graph: Path) -> dict[str, Any]:
-    """Return what a quantised graph's certificate says.
+    """Return the main figures of a quantised graph's certificate.
 
     Raises:
-        Absent: there is none that speaks of this very file: its speed is not reported then.
+        Absent: there is no certificate for this file; its speed is then not reported.
     """
-    from seseg_trt.artifact import load_artifact
-    from seseg_trt.certificate import check_certificate
+    from seseg_trt.models.artifact import load_artifact
+    from seseg_trt.models.certificate import check_certificate
 
     found = check_certificate(load_artifact(graph))
     if found.status != "valid" or found.certificate is None:
@@ -130,7 +142,7 @@ def _certificate(graph: Path) -> dict[str, Any]:
 
 
 def _facts(graph: Path) -> dict[str, Any]:
-    from seseg_trt.artifact import load_artifact
+    from seseg_trt.models.artifact import load_artifact
 
     from .macs import count
 

@@ -1,4 +1,4 @@
-"""Plots from records, as PNG and SVG: ratios, stages and limits, the roofline, growth."""
+"""Draw plots of records as PNG and SVG: ratios, stages, the roofline, growth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ FIGURE_LABEL = {"end_to_end": "end to end", "engine": "engine alone"}
 
 
 def draw_all(contests: Contests, folder: Path) -> list[Path]:
-    """Draw what a machine kind's records allow; return the files."""
+    """Draw the plots that the records of a kind of machine allow.
+
+    Args:
+        contests: the records of each contest.
+        folder: the folder to write into.
+
+    Returns:
+        The files that were written.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -53,7 +61,7 @@ def _save(draw: Callable[[Any, Sequence[Record]], bool], records: Sequence[Recor
 
 
 def _ratios(figure: Any, records: Sequence[Record]) -> bool:
-    """Bars: every contestant's rate over that of the base, with the least and the most of the rounds."""
+    """Draw the rate of each contestant as a multiple of the base's: bars of the median, with the range over the rounds."""
     drawn = False
     panels = [f for f in FIGURE_LABEL if any(r.case["figure"] == f for r in records)]
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -80,7 +88,7 @@ def _ratios(figure: Any, records: Sequence[Record]) -> bool:
 
 
 def _stages(figure: Any, records: Sequence[Record]) -> bool:
-    """What an image costs: the core time of each stage, and what the engine takes of all cores."""
+    """Draw the core time that an image takes in each stage and in the engine, as stacked bars, and the measured total as a line."""
     stages = [r for r in records if r.case["figure"] == "stages"]
     engines = [r for r in records if r.case["figure"] == "engine" and r.case["who"] == OURS]
     if not stages or not engines:
@@ -114,14 +122,14 @@ def _stages(figure: Any, records: Sequence[Record]) -> bool:
             y += 1
     axis.set_yticks(range(y), names)
     axis.invert_yaxis()
-    axis.set_xlabel(f"core milliseconds an image ({cores} cores: {cores} a millisecond)")
-    axis.set_title(f"Where the cores' time goes, {stages[0].case['images']}: each stage alone, and the whole")
+    axis.set_xlabel(f"core milliseconds an image, on {cores} cores")
+    axis.set_title(f"Core time of each stage alone, and of the whole run: {stages[0].case['images']}")
     axis.legend(fontsize=7, ncols=4)
     return True
 
 
 def _roofline(figure: Any, records: Sequence[Record]) -> bool:
-    """Operations a second over operations a byte: ceilings as lines, engines and stages as points."""
+    """Draw the roofline: operations a second over operations a byte, limits as lines, engines and stages as points."""
     copy = find(records, figure="limit", what="copy")
     ceilings = {kind: peak(records, kind) for kind in ("f32", "f16", "s8")}
     points = [
@@ -145,14 +153,14 @@ def _roofline(figure: Any, records: Sequence[Record]) -> bool:
     axis.plot([lowest, top / copy.median], [lowest * copy.median, top], color=LIMIT_COLOR, lw=1)
     axis.text(lowest * 1.1, lowest * copy.median * 1.6, f"memory, {copy.median / 1e9:.0f} GB/s copied", fontsize=7, rotation=24)
     for index, (name, x, y, own) in enumerate(points):
-        # a peer's square is hollow and larger: one that comes out where we do hides nothing
+        # a peer's square is hollow and larger, so that it does not hide our point at the same place
         look: dict[str, Any] = {"marker": "o"} if own else {"marker": "s", "markersize": 9, "fillstyle": "none"}
         axis.plot(x, y, linestyle="none", color=f"C{index % 10}", label=f"{name}: {y / 1e9:.3g} Gop/s", **look)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_xlabel("operations for each byte that must move")
+    axis.set_xlabel("operations for each byte moved")
     axis.set_ylabel("operations a second")
-    axis.set_title("Roofline: a stage's operations are the bytes it makes (decode, composite, encode)")
+    axis.set_title("Roofline; an operation of decode, composite and encode is a byte of raw pixels")
     axis.legend(fontsize=6, loc="lower right")
     axis.grid(alpha=0.3, which="both", lw=0.4)
     return True
@@ -164,7 +172,7 @@ def _engine_point(record: Record) -> tuple[float, float]:
 
 
 def _stage_points(record: Record) -> list[tuple[str, float, float]]:
-    """Return (stage, operations a byte, operations a second); an operation is a byte made, since these stages have no other unit."""
+    """Return (stage, operations a byte, operations a second). Here an operation is a byte of raw pixels decoded, composited or encoded."""
     images = record.facts["images"]
     pixels = images["megapixels"] * 1e6 / images["count"]
     decoded, rendered = 3 * pixels, pixels if record.case["output"] == "mask" else 3 * pixels
@@ -178,7 +186,7 @@ def _stage_points(record: Record) -> list[tuple[str, float, float]]:
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Return the least-squares slope of log y over log x: 1 is proportional, 0 is constant."""
+    """Return the least-squares slope of log y over log x: 1 means proportional, 0 constant."""
     lx, ly = [math.log(x) for x in xs], [math.log(y) for y in ys]
     mx, my = sum(lx) / len(lx), sum(ly) / len(ly)
     return sum((a - mx) * (b - my) for a, b in zip(lx, ly, strict=True)) / sum((a - mx) ** 2 for a in lx)
@@ -193,7 +201,7 @@ def _growth_megapixels(figure: Any, records: Sequence[Record]) -> bool:
 
 
 def _scale(axis: Any, values: Sequence[float]) -> None:
-    """Let a matplotlib axis be logarithmic, in plain numbers; from 0 on where its values differ by less than twice."""
+    """Make a matplotlib axis logarithmic with plain numbers; linear from 0 if its values differ by less than a factor of 2."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if max(values) < 2 * min(values):

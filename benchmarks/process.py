@@ -1,4 +1,4 @@
-"""Workers: long-lived processes, each with one contestant in it, that are asked for one round at a time."""
+"""Start and query workers: long-lived processes that each hold one contestant and run one round for each request."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ WORKERS = Path(__file__).resolve().parent / "workers"
 
 
 class WorkerError(Exception):
-    """A worker ended, answered with an error, or did not answer in time; the message is one line, the log has the rest."""
+    """Raised when a worker ends, answers with an error, or does not answer in time; the message is one line, the log has the details."""
 
 
 class Worker:
-    """A process that answers requests, one JSON object a line.
+    """A process that answers requests; each request and each answer is a line with a JSON object.
 
     Args:
-        command: what to run.
-        log: where its standard error goes.
-        environment: what it has besides the harness's own variables.
+        command: the command to run.
+        log: the file to which its standard error is appended.
+        environment: additional environment variables.
         code: the checkout whose ``seseg_trt`` and ``engine`` it imports; by default this one.
     """
 
@@ -47,10 +47,15 @@ class Worker:
             )
 
     def ask(self, do: str, timeout: float = 1800.0, **fields: Any) -> dict[str, Any]:
-        """Ask for one thing and return the answer.
+        """Send a request and return the answer.
+
+        Args:
+            do: the name of a handler; see :mod:`benchmarks.workers.protocol`.
+            timeout: seconds after which the worker is killed.
+            fields: the handler's arguments.
 
         Raises:
-            WorkerError: it failed, or took longer than ``timeout`` seconds (it is killed then).
+            WorkerError: the worker failed, ended or was killed.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         timer = threading.Timer(timeout, self._process.kill)
@@ -64,18 +69,18 @@ class Worker:
         finally:
             timer.cancel()
         if not line:
-            raise WorkerError(f"the worker ended ({self._process.wait()}): {self._last_words()}")
+            raise WorkerError(f"the worker ended (exit code {self._process.wait()}): {self._last_line()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise WorkerError(str(answer["error"]))
         return answer
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         lines = [line for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
         return lines[-1].strip() if lines else f"nothing in {self.log}"
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: close its standard input, and kill it if it does not end within 20 s."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()

@@ -1,4 +1,4 @@
-"""The quick suite's ratios against the committed ones."""
+"""Compare the ratios of the quick suite with the committed ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Ratios = dict[str, Ratio]
 
 
 def ratios(records: Sequence[Record]) -> Ratios:
-    """Return a contest's ratios in the table: end to end against the original and the engine, the engine against the peak and benchmark_app."""
+    """Return the ratios of a contest, by a name for people.
+
+    End to end is compared with the original program and with the engine; the engine with the matrix product and with benchmark_app.
+    """
     original, limit = find(records, who="original", figure="end_to_end"), peak(records, "f32")
     engine, app = find(records, who=OURS, figure="engine", precision="fp32"), best_benchmark_app(records)
     found: Ratios = {}
@@ -39,14 +42,22 @@ def ratios(records: Sequence[Record]) -> Ratios:
 
 
 def hold(quick: Sequence[Record], committed: dict[str, Contests]) -> list[str]:
-    """Return a line for each ratio of a quick run: the committed one beside it, and whether their ranges meet."""
+    """Compare the ratios of a quick run with the committed ones.
+
+    Args:
+        quick: the records of the quick run.
+        committed: the committed records, by kind of machine.
+
+    Returns:
+        A line for each ratio: the committed ratio beside it, and whether their ranges overlap.
+    """
     if not quick:
         return ["nothing was measured"]
     kind = quick[0].kind
     theirs = {
         name: value for contest in ("headline", "overlap") for name, value in ratios(committed.get(kind, {}).get(contest, [])).items()
     }
-    lines = [] if theirs else [f"no full run of a machine of the kind {kind} is committed; the ratios stand alone:"]
+    lines = [] if theirs else [f"no full run on this kind of machine ({kind}) is committed, so there is nothing to compare with:"]
     for name, value in ratios([r for r in quick if r.contest == "headline"]).items():
         other = theirs.get(name)
         if other is None:
@@ -56,7 +67,5 @@ def hold(quick: Sequence[Record], committed: dict[str, Contests]) -> list[str]:
         lines.append(f"{name}: {value}; committed {other}: {'within its spread' if meets else 'OUTSIDE its spread'}")
     stolen = max((share for record in quick for share in record.facts.get("stolen", [])), default=0.0)
     if stolen > STOLEN_AT_MOST:
-        lines.append(
-            f"the hypervisor took up to {stolen:.0%} of the time away from a measurement: on a quieter machine the ratios may differ"
-        )
+        lines.append(f"CPU steal was up to {stolen:.0%} during a measurement: on a quieter machine the ratios may differ")
     return lines

@@ -1,4 +1,4 @@
-"""Records: one JSON object a line, one line a case, in ``benchmarks/results/<machine-kind>/``."""
+"""Read and write records: JSON lines, one for each case, in ``benchmarks/results/<machine-kind>/``."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from seseg_trt.storage.atomic import atomic_write
+
 SCHEMA = 1
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What was measured of one case in one run, or why it was not.
+    """The measurement of one case in one run, or the reason why it was not measured.
 
     Attributes:
-        run: the run: date, time and commit; cases of one run and contest were measured interleaved.
-        suite, contest: which.
-        case: :class:`benchmarks.cases.Case`, as a dict, and its ``name``.
-        kind: of the machine.
-        unit: ``s`` (seconds an image, or a process) or ``op/s``, ``B/s`` (a ceiling).
-        samples: one a round, in order.
-        absent: why there are no samples.
-        facts: of the images, the model, the last round (bytes written, stages, memory), agreement.
-        machine, versions, clock, commit: what it was measured on.
+        run: the name of the run: date, time and commit. The cases of one contest in one run were measured interleaved.
+        suite, contest: the names of the suite and the contest.
+        case: :class:`benchmarks.cases.Case` as a dict, and its ``name``.
+        kind: the kind of machine; see :func:`benchmarks.machine.kind`.
+        unit: of the samples: ``s`` (seconds an image or a process), or for a limit ``op/s`` or ``B/s``.
+        samples: one for each round, in order.
+        absent: the reason why there are no samples, or None.
+        facts: about the images, the model, the last round (bytes written, stages, memory) and the agreement of masks.
+        machine, versions, clock, commit: what the case was measured on.
+        schema: the version of this format.
     """
 
     run: str
@@ -46,27 +49,30 @@ class Record:
 
     @property
     def name(self) -> str:
-        """The case's name."""
+        """The name of the case."""
         return str(self.case["name"])
 
     @property
     def median(self) -> float:
-        """Of the samples."""
+        """The median of the samples."""
         return statistics.median(self.samples)
 
     @property
     def spread(self) -> float:
-        """Half the distance between the quartiles, as a share of the median: 0.02 is "within 2%", for the middle half."""
+        """The spread of the samples; see :func:`spread`."""
         return spread(self.samples)
 
     @property
     def rate(self) -> float:
-        """Images a second."""
+        """The rate in images a second, if the unit is ``s``."""
         return 1 / self.median
 
 
 def spread(samples: Sequence[float]) -> float:
-    """Return half the distance between the quartiles of the samples, as a share of their median; 0 for a single one."""
+    """Return half the interquartile range as a share of the median; 0 for a single sample.
+
+    0.02 means that the middle half of the samples is about within 2% of the median.
+    """
     if len(samples) < 2:
         return 0.0
     low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
@@ -75,7 +81,7 @@ def spread(samples: Sequence[float]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """How many times as fast one case is as another: the median over the rounds, and the least and the most of them."""
+    """How many times as fast one case is as another: the median, the minimum and the maximum over the rounds."""
 
     median: float
     low: float
@@ -86,9 +92,13 @@ class Ratio:
 
 
 def ratio(faster: Record, slower: Record) -> Ratio | None:
-    """Compare two records round by round, as their rounds were interleaved; None unless both were measured in the same run.
+    """Compare two records round by round, since their rounds were interleaved.
 
-    Of seconds it is slower / faster, of rates faster / slower: over 1 where ``faster`` is.
+    Args:
+        faster, slower: the records; the ratio is over 1 if ``faster`` is indeed faster.
+
+    Returns:
+        The ratio, or None unless both were measured in the same contest of the same run.
     """
     if not faster.samples or not slower.samples or (faster.run, faster.contest) != (slower.run, slower.contest):
         return None
@@ -98,30 +108,39 @@ def ratio(faster: Record, slower: Record) -> Ratio | None:
 
 
 def write(records: Iterable[Record], folder: Path) -> Path:
-    """Write one run's records to ``folder/<machine-kind>/<run>-<contest>.jsonl``."""
+    """Write the records of one contest in one run to ``folder/<machine-kind>/<run>-<contest>.jsonl``; return the file."""
     records = list(records)
     target = folder / records[0].kind / f"{records[0].run}-{records[0].contest}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(dataclasses.asdict(record), sort_keys=True) + "\n" for record in records]
-    target.write_text("".join(lines), encoding="utf-8")
+    with atomic_write(target) as file:
+        file.writelines(json.dumps(dataclasses.asdict(record), sort_keys=True).encode() + b"\n" for record in records)
     return target
 
 
 def read(path: Path) -> list[Record]:
-    """Read a file of records, or every one in a folder, the oldest run first."""
+    """Read a file of records, or all of those in a folder; the oldest run comes first.
+
+    Raises:
+        ValueError: a record has another schema.
+    """
     paths = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
     found = []
     for file in paths:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
             fields = json.loads(line)
             if fields.get("schema") != SCHEMA:
-                raise ValueError(f"{file.name}, line {number}: schema {fields.get('schema')}, and this program reads {SCHEMA}")
+                raise ValueError(f"{file.name}, line {number}: schema {fields.get('schema')}, but this program reads {SCHEMA}")
             found.append(Record(**{**fields, "samples": tuple(fields["samples"])}))
     return sorted(found, key=lambda record: record.run)
 
 
 def newest(records: Iterable[Record], suite: str = "full") -> dict[str, dict[str, list[Record]]]:
-    """Return, for each machine kind and contest, the records of its newest run in that suite."""
+    """Return the records of the newest run in a suite, by kind of machine and contest.
+
+    Args:
+        records: the oldest run first, as of :func:`read`.
+        suite: the suite.
+    """
     chosen: dict[str, dict[str, list[Record]]] = {}
     for record in records:
         if record.suite != suite:
@@ -134,7 +153,7 @@ def newest(records: Iterable[Record], suite: str = "full") -> dict[str, dict[str
 
 
 def find(records: Iterable[Record], **fields: Any) -> Record | None:
-    """Return the first record with these fields of its case that was measured, or None."""
+    """Return the first record that has samples and whose case has these fields, or None."""
     for record in records:
         if record.samples and all(record.case.get(key) == value for key, value in fields.items()):
             return record

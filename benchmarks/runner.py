@@ -1,4 +1,4 @@
-"""Runs a contest: every contestant in a process of its own, warmed up, then one round each in turn, A B and B A."""
+"""Run a contest: each contestant in its own process, first a warm-up, then rounds in alternating order (A B, B A, ...)."""
 
 from __future__ import annotations
 
@@ -6,78 +6,48 @@ import contextlib
 import dataclasses
 import datetime
 import os
-import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from . import agreement, machine, models
 from .cases import OURS, Case, Contest
+from .contestant import Contestant, Settings, output_folder, scratch_folder
 from .environment import Absent, interpreter
-from .images import SETS, Prepared, prepare
-from .models import Model
+from .images import SETS, prepare
 from .peers import FOLDER, PEERS, Input
 from .process import ROOT, Worker, WorkerError
 from .records import Record
 
 SETTLE_SECONDS = 0.3
-"""Between two contestants: threads that spin after their work are asleep by then."""
+"""The pause between two contestants, after which the threads that spin when their work is done are asleep."""
 
 STOLEN_AT_MOST = 0.02
 ATTEMPTS = 3
-"""A full run's measurement in which a hypervisor gave more than 2% of the CPU time to others is made again, twice at most, and the one that was
-disturbed least counts: by what was stolen, never by what was measured. The record has each share, and how many were made again."""
-
-Tell = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How a run goes.
-
-    Attributes:
-        suite: which.
-        cache: where images, models, environments and logs are kept.
-        own_images: the reader's own, in place of the sets of a contest's cases.
-        only: of the cases, those whose name holds one of these.
-        tell: takes a line about what is going on.
-    """
-
-    suite: str
-    cache: Path
-    own_images: Prepared | None = None
-    only: tuple[str, ...] = ()
-    tell: Tell = lambda line: None
-
-
-@dataclasses.dataclass
-class Contestant:
-    """A case that can be run here."""
-
-    case: Case
-    worker: Worker
-    images: Prepared | None
-    model: Model
-    loaded: dict[str, Any]
-    samples: list[float] = dataclasses.field(default_factory=list)
-    last: dict[str, Any] = dataclasses.field(default_factory=dict)
-    stolen: list[float] = dataclasses.field(default_factory=list)
-    retaken: int = 0
-    stage_seconds: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    failed: str | None = None
+"""In a full run, a measurement with more than 2% CPU steal is repeated, at most twice, and the one with the least steal counts. The choice
+never depends on the measured value. The record has the steal of each round and the number of repeats."""
 
 
 def new_run() -> str:
-    """Return the name of a run that begins now."""
+    """Return a name for a run that starts now: date, time and commit."""
     revision = machine.commit()["commit"] or "nocommit"
     return f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}-{revision[:7]}"
 
 
 def run_contest(contest: Contest, settings: Settings, run: str) -> list[Record]:
-    """Measure a contest and return a record for each of its cases."""
+    """Measure a contest.
+
+    Args:
+        contest: the contest.
+        settings: the settings of the run.
+        run: the name of the run, as of :func:`new_run`.
+
+    Returns:
+        A record for each case; a case that can't be run, or failed, has the reason.
+    """
     described = machine.describe()
     before = machine.clock_state()
     contestants: list[Contestant] = []
@@ -95,7 +65,7 @@ def run_contest(contest: Contest, settings: Settings, run: str) -> list[Record]:
             _round(contestant, settings, warm_up=True)
         for number in range(contest.rounds[settings.suite]):
             settings.tell(f"{contest.name}: round {number + 1} of {contest.rounds[settings.suite]}")
-            # every second round the other way about, since what was measured before a case may warm or cool the processor for it
+            # every second round in reverse, since the case before another may warm up or cool down the processor for it
             for contestant in contestants if number % 2 == 0 else contestants[::-1]:
                 if contestant.failed is None:
                     _round(contestant, settings)
@@ -123,7 +93,7 @@ def run_contest(contest: Contest, settings: Settings, run: str) -> list[Record]:
 
 
 def prepare_contest(contest: Contest, settings: Settings) -> list[str]:
-    """Make what a contest needs; return a line for each case that will be absent, and why."""
+    """Make the environments, models and images of a contest; return a line for each case that can't be run, with the reason."""
     absent: dict[str, None] = {}
     for case in contest.cases_of(settings.suite):
         try:
@@ -146,7 +116,7 @@ def _takes(case: Case) -> Input:
 def _enter(
     case: Case, settings: Settings, stack: contextlib.ExitStack, workers: dict[tuple[str, ...], tuple[Worker, dict[str, Any]]]
 ) -> Contestant:
-    """Start a case's worker, unless one with the same network is there already, and load the network."""
+    """Start a case's worker and load the network, unless a worker with the same network is already running."""
     peer = PEERS.get(case.who)
     model = models.find(case, _takes(case), settings.cache)
     images = None
@@ -163,21 +133,15 @@ def _enter(
         else:
             command = [interpreter(peer, settings.cache), str((FOLDER / peer.script).resolve())]
         log = settings.cache / "logs" / f"{case.who}-{case.precision}.txt"
-        worker = stack.enter_context(Worker(command, log, {"SESEG_BENCH_SCRATCH": str(_scratch(settings))}))
+        worker = stack.enter_context(Worker(command, log, {"SESEG_BENCH_SCRATCH": str(scratch_folder(settings))}))
         device = "cuda" if case.lane == "gpu" else "cpu"
         loaded = worker.ask("load", model_path=model.path, device=device, backend=case.backend, what=variant or library)
         workers[key] = worker, loaded
     return Contestant(case, workers[key][0], images, model, workers[key][1])
 
 
-def _scratch(settings: Settings) -> Path:
-    folder = settings.cache / "outputs"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _round(contestant: Contestant, settings: Settings, warm_up: bool = False) -> None:
-    """Measure a contestant once; again where the machine was taken away meanwhile."""
+    """Run a round of a contestant; repeat it if there was much CPU steal."""
     case = contestant.case
     count = min(2, case.count) if warm_up else case.count
     found: list[tuple[float, dict[str, Any]]] = []
@@ -222,17 +186,6 @@ def _request(contestant: Contestant, count: int, folder: Path, warm_up: bool) ->
     return {"do": "files", "inputs": inputs, "output_dir": str(folder), "output": case.output}
 
 
-@contextlib.contextmanager
-def output_folder(settings: Settings) -> Iterator[Path]:
-    """Give a new, empty folder for outputs, and remove it afterwards."""
-    folder = _scratch(settings) / f"{os.getpid()}-{time.monotonic_ns()}"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _record(contestant: Contestant, entry: dict[str, Any], shared: dict[str, Any]) -> Record:
     last = contestant.last
     facts: dict[str, Any] = {
@@ -266,13 +219,19 @@ def _record(contestant: Contestant, entry: dict[str, Any], shared: dict[str, Any
 
 
 def default_cache() -> Path:
-    """Return where images, models and environments are kept: beside this package, or where SESEG_BENCH_CACHE says."""
+    """Return the folder of images, models and environments: ``$SESEG_BENCH_CACHE``, or ``.cache`` in this package."""
     named = os.environ.get("SESEG_BENCH_CACHE")
     return Path(named) if named else ROOT / "benchmarks" / ".cache"
 
 
 def select(names: Sequence[str], suite: str, contests: dict[str, Contest]) -> list[Contest]:
-    """Return the contests of a suite; those named, or all that this machine has the device for."""
+    """Return contests that are in a suite.
+
+    Args:
+        names: the names of contests; empty: all whose device this machine has.
+        suite: the suite.
+        contests: all contests, by name.
+    """
     has_gpu = bool(machine.gpus())
     wanted = [contests[name] for name in names] if names else [c for c in contests.values() if c.device == "cpu" or has_gpu]
     return [c for c in wanted if suite in c.rounds]

@@ -1,18 +1,19 @@
-"""The tables: Markdown from records, and the README's part between its markers."""
+"""The tables: Markdown from records, put between the markers of README.md and benchmarks/RESULTS.md."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .cases import OURS
 from .peers import PEERS
 from .records import Ratio, Record, find, ratio
-from .report import Contests, shares
+from .report import Contests, best_benchmark_app, shares
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+NOTHING = "No full run has been recorded.\n"
 
 
 class Markers(Exception):
@@ -28,12 +29,47 @@ def label(record: Record) -> str:
     return f"{who}, {', '.join(details)}" if details else who
 
 
+def short_table(kinds: dict[str, Contests]) -> str:
+    """Return the README's table, one figure a cell: how many times as fast seseg_trt is as each peer, in FP32 on the CPU.
+
+    It speaks of one machine: the one with the newest full run.
+    """
+    newest = max((c for c in kinds.values() if c.get("headline")), key=lambda c: c["headline"][0].run, default=None)
+    ours = find(newest["headline"], who=OURS, figure="end_to_end", output="se", precision="fp32") if newest else None
+    if newest is None or ours is None:
+        return NOTHING
+    cpu = f"{ours.machine['cores']} cores of {ours.machine['cpu'].replace('(R)', '').strip()}"
+    lines = [
+        f"The full-size network in FP32 on {cpu} masks **{ours.rate:.1f} images a second**, each of {ours.case['images']} pixels, from file to PNG.",
+        "",
+        "| seseg_trt is so many times as fast as | from file to PNG | the network alone |",
+        "|---|---|---|",
+    ]
+    rows = [*_short_rows(newest["headline"]), *_short_rows(newest.get("peers", []))]
+    lines += [f"| {' | '.join(row)} |" for row in sorted(rows, key=lambda row: float(row[1] or 0), reverse=True)]
+    return "\n".join(lines) + "\n"
+
+
+def _short_rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
+    ours = {figure: find(records, who=OURS, figure=figure, precision="fp32", backend=None) for figure in ("end_to_end", "engine")}
+    rows = []
+    for who in dict.fromkeys(str(r.case["who"]) for r in records if r.case["network"] and r.case["who"] != OURS):
+        cells = []
+        for figure, base in ours.items():
+            peer = best_benchmark_app(records) if who == "benchmark_app" else find(records, who=who, figure=figure)
+            times = ratio(base, peer) if base and peer and peer.case["figure"] == figure else None
+            cells.append(f"{times.median:.1f}" if times else "")
+        if any(cells):
+            rows.append((PEERS[who].label, *cells))
+    return rows
+
+
 def tables(kinds: dict[str, Contests]) -> str:
-    """Return the Markdown of all machine kinds' newest full runs."""
+    """Return all tables of all machine kinds' newest full runs."""
     parts = []
     for _, contests in sorted(kinds.items()):
         parts += _machine(contests)
-    return "\n".join(parts).rstrip() + "\n" if parts else "No full run has been recorded.\n"
+    return "\n".join(parts).rstrip() + "\n" if parts else NOTHING
 
 
 def _machine(contests: Contests) -> list[str]:
@@ -63,13 +99,12 @@ def _machine(contests: Contests) -> list[str]:
 
 
 def _load(contests: Contests) -> str:
-    """Say how busy the machine was with other things: a load over the cores' number, or time that its hypervisor took away, means that all
-    contestants had to share it."""
+    """Say how busy the machine was with other work, which all contestants had to share."""
     clocks = [records[0].clock for records in contests.values()]
     loads = [float(clock["load_before"]) for clock in clocks if "load_before" in clock]
     stolen = [float(clock["stolen_share"]) for clock in clocks if clock.get("stolen_share") is not None]
-    said = f"the load when the runs began was {min(loads):.1f} to {max(loads):.1f}" if loads else "the load was not recorded"
-    return said + (f"; of the time the hypervisor took away {min(stolen):.0%} to {max(stolen):.0%}" if stolen else "")
+    said = f"load at the start: {min(loads):.1f} to {max(loads):.1f}" if loads else "load not recorded"
+    return said + (f"; CPU steal: {min(stolen):.0%} to {max(stolen):.0%}" if stolen else "")
 
 
 def _images(record: Record) -> str:
@@ -265,6 +300,10 @@ def _milliseconds(record: Record) -> str:
     low, high = min(record.samples) * 1e3, max(record.samples) * 1e3
     digits = 0 if record.median >= 0.02 else 1
     return f"{record.median * 1e3:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+PAGES: dict[str, Callable[[dict[str, Contests]], str]] = {"README.md": short_table, "benchmarks/RESULTS.md": tables}
+"""What is generated, by the page that it goes into."""
 
 
 def put_into(path: Path, block: str) -> str:

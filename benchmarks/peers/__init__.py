@@ -1,4 +1,4 @@
-"""The peers: what people would use otherwise, each in an environment of its own."""
+"""Define the peers: the programs and libraries that seseg_trt is compared with, each in its own environment."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Input = Literal["checkpoint", "graph", "plain graph", "none"]
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """One peer.
+    """A program or library to compare with.
 
     Attributes:
-        name: its key in the cases.
-        label: what people read.
-        script: run in its environment, relative to this package's folder or, for a worker of the harness, to the folder above.
-        requirements: its environment file; None: the harness's own environment.
-        takes: the checkpoint, the graph that we run, the graph as it was exported (without our rewrites), or nothing.
-        python: the version it needs; None: the harness's own.
-        pip: the version of pip that goes into its environment first; None: what came with it.
-        program: a program it needs on PATH.
+        name: its name in cases.
+        label: its name for people.
+        script: its worker, relative to the folder of this package.
+        requirements: its requirements file, relative to the folder of this package; None: it runs in the harness's environment.
+        takes: what it loads: the checkpoint, our graph, the graph as exported (``plain graph``: without our rewrites), or nothing.
+        python: the Python version that it needs; None: the harness's.
+        pip: the pip version to install first; None: the one that comes with Python.
+        program: a program that it needs on PATH, or None.
     """
 
     name: str
@@ -39,7 +39,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("original", "the original program", "original/worker.py", "original/requirements.txt", "checkpoint", "3.6", "21.3.1"),
-        Peer("keras", "its port to today's Keras", "keras/worker.py", "keras/requirements.txt", "checkpoint"),
+        Peer("keras", "the original, ported to today's Keras", "keras/worker.py", "keras/requirements.txt", "checkpoint"),
         Peer(
             "onnxruntime", "ONNX Runtime and Pillow, a plain loop", "onnxruntime/worker.py", "onnxruntime/requirements.txt", "plain graph"
         ),

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Ceilings of the CPU: matrix products in FP32 and 8-bit integers, and copies through memory. It needs NumPy; MKL where it is installed."""
+"""Measure the limits of the CPU: matrix products in FP32 and 8-bit integers, and memory copies. It needs NumPy, and MKL if asked for it."""
 
 import ctypes
 import glob
@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-os.environ["KMP_BLOCKTIME"] = "0"  # MKL's threads would spin into what is measured next
+os.environ["KMP_BLOCKTIME"] = "0"  # else MKL's threads would spin on into the next measurement
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def load(what="", **_):
 
 
 def limit(what, seconds=1.0):
-    """Measure ``f32-N``, ``s8-N`` (matrix products of side N: operations a second) or ``copy`` (bytes read and written a second)."""
+    """Measure ``f32-N`` or ``s8-N`` (products of N x N matrices, in operations a second) or ``copy`` (bytes read and written a second)."""
     kind, _, size = what.partition("-")
     if kind == "copy":
         return copy(seconds)
@@ -97,7 +97,7 @@ def mkl_s8(n):
 
 
 def copy(seconds, size=1 << 28):
-    """Copy arrays far larger than any cache, a part in each core's thread; a byte copied is a byte read and a byte written."""
+    """Copy arrays far larger than the caches, with a thread on each core; each byte counts as one read and one written."""
     cores = len(os.sched_getaffinity(0))
     pairs = [(np.ones(size // cores, np.uint8), np.zeros(size // cores, np.uint8)) for _ in range(cores)]
     counts, start = [0] * cores, time.perf_counter()

@@ -1,4 +1,4 @@
-"""seseg_trt itself, by its public API, and its stages one by one. Asked by the harness; see :mod:`benchmarks.workers.protocol`."""
+"""Measure seseg_trt through its public API, and its stages one by one: a worker, see :mod:`benchmarks.workers.protocol`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from seseg_trt.options import LaneOptions
+
 from .protocol import serve
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ Out = TypeVar("Out")
 
 
 class Kept:
-    """A backend that a run can't close: the network is loaded once for all rounds, as the peers load theirs."""
+    """A backend that stays open after a run, so that the network is loaded once for all rounds, as the peers' are."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -40,7 +42,7 @@ class Kept:
 
 
 class Ours:
-    """What the worker holds between requests."""
+    """The worker: its state between requests, and a method for each request."""
 
     def __init__(self) -> None:
         self.model = ""
@@ -48,7 +50,7 @@ class Ours:
         self.backend: Backend | None = None
 
     def load(self, model_path: str, device: str = "cpu", backend: Any = None, **_: Any) -> dict[str, Any]:
-        """Load the network. ``fake`` is the fake backend, for tests of the harness."""
+        """Load a model into a backend; the model ``fake`` gives the fake backend, for tests of the harness."""
         start = time.perf_counter()
         self.model, self.device = model_path, device
         if model_path == FAKE:
@@ -57,14 +59,14 @@ class Ours:
             self.backend = FakeBackend()
         else:
             from seseg_trt.backends.select import create_backend
-            from seseg_trt.cache import find_model
+            from seseg_trt.models.cache import find_model
 
             self.backend = create_backend(find_model(model_path), backend=backend, device=device, throughput=True)
         description = self.backend.description
         return {"seconds": time.perf_counter() - start, "versions": _versions(), "description": description}
 
     def engine(self, count: int, batch: int = 1, **_: Any) -> dict[str, Any]:
-        """Run the network on a batch that lies in its memory: the host's, or the GPU's; on as many threads as it wants callers."""
+        """Run the network on a batch in the memory that it runs from (the host's or the GPU's), from as many threads as the backend wants."""
         assert self.backend is not None
         side = self.backend.input_size
         images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), np.uint8)
@@ -87,8 +89,11 @@ class Ours:
             return {"seconds": run(count), "count": count * batch}
 
     def files(self, inputs: list[str], output_dir: str, output: Any, threshold: int | None = None) -> dict[str, Any]:
-        """Mask files into a folder that is not there yet. On the CPU the seconds are those of the whole call, its plan and journal
-        included; on a GPU those of the stream, for there the call loads the network as well."""
+        """Mask files into a new folder.
+
+        On the CPU the seconds are those of the whole call, including the work plan and the journal. On a GPU the call also loads the
+        network, so the seconds are those of the run after that.
+        """
         from seseg_trt import MaskOptions, RunOptions, segment_files
 
         assert self.backend is not None
@@ -115,34 +120,35 @@ class Ours:
         }
 
     def stages(self, inputs: list[str], output: Any, threads: int) -> dict[str, Any]:
-        """Run each stage of the CPU lane alone over all inputs, on so many threads; return each stage's seconds."""
-        from seseg_trt import DecodeOptions, EncodeOptions, FakeBackend, MaskOptions
+        """Run the stages of the CPU lane one after the other over all inputs, on some threads; return the seconds of each stage."""
+        from seseg_trt import FakeBackend, MaskOptions
         from seseg_trt.lanes.base import Source
         from seseg_trt.lanes.cpu import CPULane
-        from seseg_trt.run.output import OutputFolder
+        from seseg_trt.outputs.folder import OutputFolder
 
         side = self.backend.input_size if self.backend else 256
-        lane = CPULane(FakeBackend(side), MaskOptions((output,)), DecodeOptions(), EncodeOptions())
+        lane = CPULane(FakeBackend(side), LaneOptions(MaskOptions((output,))))
         seconds: dict[str, float] = {}
         with ThreadPoolExecutor(threads) as pool, tempfile.TemporaryDirectory(dir=_scratch()) as folder:
 
-            def alone(name: str, work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
+            def timed_stage(name: str, work: Callable[[In], Out], items: Sequence[In]) -> list[Out]:
                 start = time.perf_counter()
                 done = list(pool.map(work, items))
                 seconds[name] = time.perf_counter() - start
                 return done
 
-            data = alone("read", lambda path: Path(path).read_bytes(), inputs)
+            data = timed_stage("read", lambda path: Path(path).read_bytes(), inputs)
             sources = [Source(os.fsencode(path), d) for path, d in zip(inputs, data, strict=True)]
-            frames = [f for f in alone("decode", lambda s: lane.decode([s])[0], sources) if not isinstance(f, Exception)]
-            for frame in frames:  # not the network, which is measured as the engine
+            frames = [f for f in timed_stage("decode", lambda s: lane.decode([s])[0], sources) if not isinstance(f, Exception)]
+            for frame in frames:  # not timed: the network is measured as the engine
                 lane.infer([frame])
-            alone("composite", lambda f: lane.composite([f]), frames)
-            encoded = [e for e in alone("encode", lambda f: lane.encode([f])[0], frames) if isinstance(e, Mapping)]
+            timed_stage("composite", lambda f: lane.composite([f]), frames)
+            encoded = [e for e in timed_stage("encode", lambda f: lane.encode([f])[0], frames) if isinstance(e, Mapping)]
             blobs = [(f"{index}-{kind}", data) for index, e in enumerate(encoded) for kind, data in e.items()]
             for name, durable in (("write", False), ("disk", True)):
                 target = OutputFolder(Path(folder) / name, durable=durable)
-                alone(name, lambda blob: target.write(*blob), blobs)  # noqa: B023 - it is called before the loop goes on
+                target.prepare()
+                timed_stage(name, lambda blob: target.write(*blob), blobs)  # noqa: B023 - it is called before the loop goes on
         count, written = len(frames), sum(len(data) for _, data in blobs)
         return {"seconds": sum(seconds.values()), "count": count, "stage_seconds": seconds, "threads": threads, "bytes_out": written}
 
@@ -156,9 +162,9 @@ def _scratch() -> str | None:
 
 
 def _on_device(backend: Any, images: Any) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return a function that runs the network on images that lie on the GPU, and one that waits for all that was begun."""
-    from seseg_trt import cuda
-    from seseg_trt.cuda_array import DevicePool
+    """Return a function that runs the network on images in the GPU's memory, and one that waits for all runs to finish."""
+    from seseg_trt.cuda import device as cuda
+    from seseg_trt.cuda.array import DevicePool
 
     device = cuda.open_device(int(backend.device.partition(":")[2] or 0))
     stream = device.stream()

@@ -1,9 +1,9 @@
 # mypy: ignore-errors
 # ruff: noqa: UP032
-"""What the original program does with a folder, one image after another, around any function that runs the network.
+"""Mask files one by one as the original program does, with any function that runs the network.
 
-The steps and their cost are the original's (an image of the mask colour is built for each output, the inverse of the mask takes a detour
-over int16); the words are ours. It runs under Python 3.6 and Pillow 5.4.1 as well as under today's.
+The steps and their cost are the original's: an image of the mask colour is built for each output, and the mask is inverted in int16. The
+code is our own. It runs under Python 3.6 and Pillow 5.4.1 as well as under current versions.
 """
 
 import os
@@ -17,17 +17,18 @@ GREY = (127, 127, 127)
 
 
 def run_folder(predict, inputs, output_dir, output, threshold=None, color=GREY):
-    """Mask files one by one, each written before the next is read.
+    """Mask files one by one; each output is written before the next input is read.
 
     Args:
-        predict: uint8 [1, 256, 256, 3] to 65,536 confidences in any shape, as float of 0..1 or uint8 of 0..255.
-        inputs: paths.
-        output_dir: it is there.
+        predict: takes uint8 [1, 256, 256, 3]; returns 65,536 confidences in any shape, float 0..1 or uint8 0..255.
+        inputs: the paths of the files.
+        output_dir: an existing folder.
         output: ``se``, ``nse`` or ``mask``.
-        threshold: None, or 1..100.
+        threshold: in percent, 1..100; None: no threshold.
+        color: the RGB colour of the mask.
 
     Returns:
-        A dict: the seconds, the count of images, and the bytes written.
+        A dict: ``seconds``; ``count``, of images; ``bytes_out``, of the outputs.
     """
     written = 0
     start = time.perf_counter()
@@ -48,7 +49,7 @@ def run_folder(predict, inputs, output_dir, output, threshold=None, color=GREY):
 
 
 def predict_mask(predict, image):
-    """Return the confidence of the network at the size of the image, mode L."""
+    """Return the network's confidence at the size of the image, as an image of mode L."""
     small = np.array(image.resize((SIDE, SIDE), Image.NEAREST))
     confidence = predict(small[np.newaxis]).reshape(SIDE, SIDE)
     if confidence.dtype != np.uint8:
@@ -57,7 +58,7 @@ def predict_mask(predict, image):
 
 
 def apply_threshold(mask, threshold):
-    """Return the mask with two levels."""
+    """Return the mask with 255 above the threshold (in percent), else 0."""
     levels, limit = np.array(mask), 255 * (threshold / 100)
     marked = levels > limit
     levels[marked] = 255
@@ -66,7 +67,7 @@ def apply_threshold(mask, threshold):
 
 
 def cover(image, mask, output, color):
-    """Return the image with the colour over what is marked (nse) or over all else (se)."""
+    """Return the image with the colour over the marked part (``nse``) or over everything else (``se``)."""
     if output == "se":
         inverse = np.array(mask).astype("int16")
         inverse -= 255

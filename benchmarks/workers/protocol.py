@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 # ruff: noqa: UP032
-"""How a worker talks with the harness: one JSON object a line, asked on standard input, answered on what was standard output.
+"""Implement the worker's side of the protocol: a JSON object a line, requests on standard input, answers on standard output.
 
-It runs under Python 3.6 as well, where the original program's libraries live.
+It also runs under Python 3.6, which the original program's libraries need.
 """
 
 import json
@@ -18,9 +18,10 @@ def serve(handlers: dict) -> None:
 
     Args:
         handlers: for each value of a request's ``do``, a function that takes the request's other fields as keywords and returns a
-            dict. The answer has, besides, ``cpu_seconds`` (user and system, all threads) and ``peak_rss`` (bytes, of the process so far).
+            dict, the answer. ``cpu_seconds`` (user and system time of all threads) and ``peak_rss`` (the peak memory of the process
+            so far, in bytes) are added to it. An exception becomes an answer with ``error``.
     """
-    # Libraries that write to standard output must not write into the answers.
+    # Answers go to a copy of standard output; what libraries print to standard output goes to standard error.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -39,7 +40,7 @@ def serve(handlers: dict) -> None:
 
 
 def timed(function: object, count: int) -> float:
-    """Call ``function`` ``count`` times; return the seconds that all calls took together."""
+    """Call ``function`` ``count`` times; return the total seconds."""
     start = time.perf_counter()
     for _ in range(count):
         function()

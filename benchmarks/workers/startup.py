@@ -1,4 +1,4 @@
-"""How long a fresh process takes: Python alone, ``import seseg_trt``, ``seseg-trt --help``."""
+"""Measure how long a fresh process takes: Python alone, ``import seseg_trt``, ``seseg-trt --help``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ COMMANDS = {
 
 
 def load(**_: Any) -> dict[str, Any]:
-    """Load nothing."""
+    """Answer the request to load a network, of which there is none."""
     return {"seconds": 0.0, "versions": {"python": platform.python_version()}}
 
 
 def startup(what: str, count: int) -> dict[str, Any]:
-    """Start so many processes, one after another."""
+    """Run ``count`` processes, one after the other; ``what`` is a key of :data:`COMMANDS`."""
     return {"seconds": timed(lambda: subprocess.run(COMMANDS[what], check=True, capture_output=True), count), "count": count}
 
 

@@ -1,4 +1,4 @@
-"""The GPU check's own arithmetic and words, on a machine that may have no GPU."""
+"""Test the arithmetic and the messages of the GPU check, on any machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import gpu_check
-from seseg_trt import DeviceError, FakeBackend, driver
+from seseg_trt import DeviceError, FakeBackend
+from seseg_trt.cuda import driver
 
 
 def test_without_a_gpu_it_says_so_loudly_and_records_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +94,7 @@ def test_a_contest_s_medians_and_absences_come_into_the_record(tmp_path: Path) -
     found = gpu_check.run_contest(tmp_path, ("tiny", "--suite", "tiny", "--only", "fake"))
     assert found["failed"] is None and len(found["cases"]) == 2
     assert all(entry["median"] > 0 and len(entry["samples"]) == 2 for entry in found["cases"].values())
-    assert gpu_check.run_contest(tmp_path, ("no-such-contest",)) == {"failed": "it ended with 2", "cases": {}}
+    assert gpu_check.run_contest(tmp_path, ("no-such-contest",)) == {"failed": "it ended with exit code 2", "cases": {}}
     record = {"date": "d", "commit": "c", "gpu": "g", "driver": "1", "cuda": "13", "chains": {}, "backends": [], "contest": found}
     record["tests"] = {"passed": 1, "failed": {}, "skipped": {}}
     found["cases"]["other"] = {"absent": "no trtexec"}

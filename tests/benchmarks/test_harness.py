@@ -1,4 +1,4 @@
-"""The harness, run for real on tiny cases: images, counting, workers, contests, peers' steps. Nothing here asserts a time."""
+"""Test the harness on tiny cases: images, counting, workers, contests, the peers' loop. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from benchmarks import agreement, environment, growth, images, macs, plots, records, runner
 from benchmarks.cases import CONTESTS, OURS, SUITES, Case, Contest, files, ours
 from benchmarks.cli import main
+from benchmarks.contestant import Settings
 from benchmarks.environment import Absent, find_python, interpreter
 from benchmarks.peers import FOLDER, PEERS, Peer
 from benchmarks.process import WORKERS, Worker, WorkerError
-from benchmarks.runner import Settings
-from seseg_trt.cache import demo_path
+from seseg_trt.models.cache import demo_path
 
 PEERS_OF_PYTHON_36 = [*FOLDER.glob("original/*.py"), WORKERS / "protocol.py", WORKERS / "pillow_loop.py"]
 
@@ -138,7 +138,7 @@ def test_a_contest_gives_a_record_for_every_case(settings: Settings, tmp_path: P
     assert not failed.samples and failed.absent
     assert absent.absent == "trtexec is not installed"
     assert records.read(records.write(found, tmp_path)) == found
-    assert not list((settings.cache / "outputs").iterdir())  # what was written is removed again
+    assert not list((settings.cache / "outputs").iterdir())  # outputs are removed after each round
 
 
 def test_what_was_measured_while_the_machine_was_taken_away_is_measured_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +240,7 @@ def _loop() -> Any:
 
 
 def test_the_peers_loop_writes_the_original_programs_pixels(keras224: Path, tmp_path: Path) -> None:
-    """The confidence is the stored one, so that the loop alone is tested: thresholds, opacity, both covers."""
+    """Run the original loop on stored confidences, so that only its own steps are tested: thresholds, opacity, both covers."""
     from PIL import Image
 
     from seseg_trt.masks.reference import resize_map
@@ -255,7 +255,7 @@ def test_the_peers_loop_writes_the_original_programs_pixels(keras224: Path, tmp_
                 if output == "mask" and threshold is None:
                     confidence = (stored[f"{name}__pred"].reshape(256, 256) * 255).astype(np.uint8)
                     height, width = theirs.shape
-                    # Today's Pillow may take the passes of a resize in the other order, and be off by one.
+                    # A current Pillow may do the two passes of a resize in the other order and differ by one.
                     assert np.array_equal(resize_map(confidence, width, height), theirs)
                 assert np.percentile(np.abs(ours_.astype(int) - theirs), 99) <= 1, (name, run, output)
 

@@ -1,4 +1,4 @@
-"""Plots are drawn from records, with their axes named."""
+"""Test that plots are drawn from records, with labelled axes."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def test_plots_are_drawn_with_named_axes(tmp_path: Path) -> None:
 
 
 def test_a_plot_without_its_records_is_not_drawn(tmp_path: Path) -> None:
-    assert plots.draw_all({"headline": headline()[:1]}, tmp_path)  # the ratios alone
+    assert plots.draw_all({"headline": headline()[:1]}, tmp_path)  # only the ratios
     assert not (tmp_path / "roofline.svg").exists()
     assert plots.draw_all({}, tmp_path) == []

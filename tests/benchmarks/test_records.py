@@ -1,4 +1,4 @@
-"""Records, ratios, headlines, tables and comparisons, from records made by hand."""
+"""Test records, ratios, headlines, tables and comparisons on hand-made records."""
 
 from __future__ import annotations
 
@@ -157,22 +157,50 @@ def test_the_table_has_the_figures_and_what_is_absent() -> None:
     assert "TensorFlow 1.12.0" in block and "2.0 bits a pixel" in block
 
 
-def test_the_readme_is_held_to_the_records(tmp_path: Path) -> None:
-    results, readme = tmp_path / "results", tmp_path / "README.md"
+def test_the_short_table_has_one_figure_a_cell() -> None:
+    peers = [
+        (Case(OURS, "end_to_end", images="1280x960", output="se"), (0.2, 0.2, 0.2)),
+        (Case(OURS, "engine"), (0.1, 0.1, 0.1)),
+        (Case(OURS, "end_to_end", images="1280x960", output="se", backend="onnxruntime"), (0.1, 0.1, 0.1)),
+        (Case("torch", "end_to_end", images="1280x960", output="se"), (0.9, 0.8, 0.7)),
+        (Case("torch", "engine"), (0.13, 0.12, 0.14)),
+    ]
+    contests = {"headline": headline(), "peers": [record(case, samples, contest="peers") for case, samples in peers]}
+    older = {"headline": [dataclasses.replace(r, run="20250101T000000Z-a", machine={**MACHINE, "cpu": "Another"}) for r in headline()]}
+    lines = table.short_table({"a": contests, "z": older}).splitlines()
+    assert lines[0].startswith("The full-size network in FP32 on 2 cores of A CPU masks **4.5 images a second**")
+    assert lines[4:] == [
+        "| the original program | 5.0 |  |",
+        "| PyTorch, channels-last | 4.0 | 1.3 |",
+        "| OpenVINO's benchmark_app |  | 1.0 |",
+    ]
+    assert table.short_table({"a": {"peers": contests["peers"]}}) == table.NOTHING
+
+
+def test_both_pages_are_held_to_the_records(tmp_path: Path) -> None:
+    results, readme, long = tmp_path / "results", tmp_path / "README.md", tmp_path / "benchmarks" / "RESULTS.md"
     records.write(headline(), results)
-    arguments = ["table", "--results", str(results)]
+    arguments = ["table", "--results", str(results), "--project", str(tmp_path)]
+
+    def table_command(*more: str) -> tuple[int, str]:
+        result = CliRunner().invoke(main, [*arguments, *more])
+        return result.exit_code, result.output
+
     readme.write_text("before\n")
-    failed = CliRunner().invoke(main, [*arguments, "--write", str(readme)])
-    assert failed.exit_code == 1 and table.BEGIN in failed.output
-    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    assert CliRunner().invoke(main, [*arguments, "--check", "--write", str(readme)]).exit_code == 1
-    assert CliRunner().invoke(main, [*arguments, "--write", str(readme)]).exit_code == 0
-    text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text and "**5.00**" in text
-    assert CliRunner().invoke(main, [*arguments, "--check", "--write", str(readme)]).exit_code == 0
-    readme.write_text(text.replace("**5.00**", "**9.00**"))
-    failed = CliRunner().invoke(main, [*arguments, "--check", "--write", str(readme)])
-    assert failed.exit_code == 1 and "not what the records say" in failed.output
+    long.parent.mkdir()
+    code, said = table_command()
+    assert code == 1 and table.BEGIN in said
+    for page in (readme, long):
+        page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    assert table_command("--check")[0] == 1 and "old" in readme.read_text()
+    assert table_command()[0] == 0 and table_command("--check")[0] == 0
+    for page, figure in ((readme, "| the original program | 5.0 |"), (long, "**5.00** (5.00 to 6.00)")):
+        text = page.read_text()
+        assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text and figure in text
+        page.write_text(text.replace(figure, figure.replace("5", "9")))
+        code, said = table_command("--check")
+        assert code == 1 and f"{page.name}'s table is not what the records say" in said
+        page.write_text(text)
 
 
 def test_summary_prints_json_alone(tmp_path: Path) -> None:
@@ -192,7 +220,7 @@ def test_compare_flags_a_change_beyond_noise_only(tmp_path: Path) -> None:
     other_clock = run((0.200, 0.202, 0.204), 150e9, "20260103T000000Z-c")
     (change,) = compare(before, slower)
     assert change.beyond_noise and change.factor < 1
-    (change,) = compare(before, other_clock)  # half the clock is no change of the program
+    (change,) = compare(before, other_clock)  # half the clock rate is not a change of the program
     assert change.anchored and not change.beyond_noise
     for found in (before, slower, other_clock):
         records.write(found, tmp_path)

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""OpenVINO's benchmark_app, run once a round: its own warm-up, its own clock, the precision held at FP32 as ours is."""
+"""Run OpenVINO's benchmark_app once a round, with its own warm-up and timing, in FP32 as ours."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ def load(model_path, **_):
 
 def engine(count, what="latency", **_):
     command = [os.path.join(os.path.dirname(sys.executable), "benchmark_app"), "-m", model, "-d", "CPU", "-hint", what]
-    # CPUs with AMX would run it in BF16 otherwise, which is another network.
+    # Without -infer_precision, CPUs with AMX would run it in BF16, which gives other results.
     command += ["-infer_precision", "f32", "-shape", "image[1,256,256,3]", "-niter", str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = [re.search(p, done.stdout) for p in (r"Count:\s+(\d+) iterations", r"Duration:\s+([\d.]+) ms")]

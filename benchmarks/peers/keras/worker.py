@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The original program's loop under today's Keras: model.predict and Pillow, one image at a time."""
+"""Run the original program's loop with a current Keras: model.predict and Pillow, one image at a time."""
 
 import platform
 import time

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""A plain ONNX Runtime session, its defaults left alone, and Pillow, one image at a time."""
+"""Run ONNX Runtime with default settings and Pillow, one image at a time."""
 
 import platform
 import time

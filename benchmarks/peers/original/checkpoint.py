@@ -1,12 +1,12 @@
 # mypy: ignore-errors
 # ruff: noqa: UP032
-"""Write a full-size checkpoint as the original program takes it, with random weights: checkpoint.py SEED IMAGES_DIR OUT.hdf5.
+"""Make a full-size checkpoint of random weights that the original program can load: checkpoint.py SEED IMAGES_DIR OUT.hdf5.
 
-The published checkpoint can't be relied on to be there, and speed does not depend on what the weights know. Untrained BatchNorms would
-let the signal grow through 152 layers until every confidence is 0 or 1, so their statistics are set to those of the images given. Each
-block's last BatchNorm has a scale of 0.2, as small as training leaves it: with a scale of 1, 50 random blocks amplify the last bit of
-rounding to another mask, and no two libraries agree. The last convolution is scaled until the logits of those images have a spread of 3
-and are positive for 30% of all pixels: maps that have edges and levels.
+The published checkpoint may not be available, and speed does not depend on the weights' values. With untrained BatchNorms the signal grows
+through 152 layers until every confidence is 0 or 1, so their statistics are set to those of the images. The last BatchNorm of each block
+gets a scale (gamma) of 0.2, about what training leads to: with a scale of 1, 50 random blocks amplify rounding errors until two libraries
+no longer give the same mask. The last convolution is scaled so that the logits of the images have a standard deviation of 3 and 30% of all
+pixels are marked: confidence maps with edges and many levels.
 """
 
 import glob
@@ -28,7 +28,7 @@ def main(seed, folder, target):
     from PIL import Image
     from tensorflow.python.training import moving_averages
 
-    # BatchNorm then takes a batch's statistics for its own, in place of a hundredth of them.
+    # A momentum of 0: one pass then sets the moving statistics of a BatchNorm to the batch's.
     K.moving_average_update = lambda x, value, momentum: moving_averages.assign_moving_average(x, value, 0.0, zero_debias=False)
     from segmentation_models import Unet
     from segmentation_models.losses import bce_jaccard_loss
@@ -38,9 +38,9 @@ def main(seed, folder, target):
     images = np.stack([np.array(Image.open(p).convert("RGB").resize((256, 256), Image.NEAREST)) for p in paths])
     squeezes = [layer for layer in model.layers if type(layer).__name__ == "Lambda"]
     last = [layer._inbound_nodes[0].inbound_layers[0].gamma for layer in squeezes]
-    # All at once: each change of a session's graph costs seconds.
+    # All in one call, since each change of a session's graph takes seconds.
     K.batch_set_value([(gamma, np.full(K.int_shape(gamma), BRANCH_SCALE, "float32")) for gamma in last])
-    # Freezing takes the encoder's BatchNorms' updates out of model.updates; a layer has its own still.
+    # model.updates lacks the updates of the frozen encoder's BatchNorms, so take them from the layers.
     updates = [update for layer in model.layers for update in getattr(layer, "_updates", [])]
     K.function([model.input, K.learning_phase()], [model.output], updates=updates)([images.astype("float32"), 1])
 
@@ -53,9 +53,9 @@ def main(seed, folder, target):
     p = model.predict(images)
     marked = float((p > 0.5).mean())
     if not (np.isfinite(p).all() and 0.1 < marked < 0.6):
-        sys.exit("the random network marks {:.1%} of the pixels: its maps are no use".format(marked))
+        sys.exit("the random network marks {:.1%} of the pixels, outside 10% to 60%: its maps are of no use".format(marked))
     model.compile("Adam", loss=bce_jaccard_loss)
-    # save() fetches layer by layer, and each new fetch from a graph of this size costs as much as the first: fetch all at once.
+    # save() fetches the weights layer by layer, and each fetch from so large a graph is slow: fetch all of them in one call.
     values = dict(zip(model.weights, K.batch_get_value(model.weights)))  # noqa: B905 - Python 3.6
     K.batch_get_value = lambda tensors: [values[tensor] for tensor in tensors]
     model.save(target)

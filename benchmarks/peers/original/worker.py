@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The original program's steps under the original libraries: Keras 2.2.4's predict, Pillow 5.4.1, one image at a time."""
+"""Run the original program's steps with its own libraries: Keras 2.2.4's predict and Pillow 5.4.1, one image at a time."""
 
 import platform
 import time
@@ -19,7 +19,7 @@ def load(model_path, **_):
     import PIL
     import tensorflow as tf
     from keras.models import load_model
-    from segmentation_models.losses import bce_jaccard_loss  # noqa: F401 - importing it tells Keras of the loss
+    from segmentation_models.losses import bce_jaccard_loss  # noqa: F401 - the import registers the loss with Keras
 
     model = load_model(model_path)
     versions = {

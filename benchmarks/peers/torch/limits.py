@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Ceilings of a GPU by PyTorch: FP16 matrix products, and copies through its memory."""
+"""Measure the limits of a GPU with PyTorch: FP16 matrix products, and copies in its memory."""
 
 import platform
 import time
@@ -19,7 +19,7 @@ def load(device="cpu", **_):
 
 
 def limit(what, seconds=1.0):
-    """Measure ``f16-N``, ``f32-N`` (operations a second) or ``copy`` (bytes read and written a second)."""
+    """Measure ``f16-N`` or ``f32-N`` (products of N x N matrices, in operations a second) or ``copy`` (bytes read and written a second)."""
     import torch
 
     kind, _, size = what.partition("-")

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The graph in PyTorch's own operations, eager, channels-last; FP32 on the CPU, FP16 on a GPU. One image at a time with Pillow."""
+"""Run the graph in PyTorch's own operations (eager, channels-last; FP32 on the CPU, FP16 on a GPU) and Pillow, one image at a time."""
 
 import platform
 import time
@@ -12,7 +12,7 @@ network = None
 
 
 class Graph:
-    """Runs an ONNX graph of this network, one operation of PyTorch a node."""
+    """An ONNX graph of this network that runs in PyTorch, one operation for each node."""
 
     def __init__(self, path, device, dtype):
         import onnx
@@ -35,7 +35,7 @@ class Graph:
         return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
 
     def __call__(self, images):
-        """Return the confidence of uint8 [N, S, S, 3] as uint8 [N, S, S]."""
+        """Run the network: images, uint8 [N, S, S, 3], to confidence maps, uint8 [N, S, S]."""
         with self.torch.inference_mode():
             values = {**self.constants, "image": images}
             for kind, inputs, outputs, attributes in self.nodes:
@@ -46,7 +46,7 @@ class Graph:
         return x.to(self.torch.uint8 if to == 2 else self.dtype)
 
     def Transpose(self, x, perm):
-        return x.permute(*perm)  # of NHWC this is NCHW, channels-last, without a copy
+        return x.permute(*perm)  # NHWC becomes NCHW in channels-last order, without a copy
 
     def Conv(self, x, weight, bias=None, strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), group=1, **_):
         functional = self.torch.nn.functional

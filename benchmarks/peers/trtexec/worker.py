@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""TensorRT's own trtexec, once a round: its own warm-up, its own clock, the GPU's time alone."""
+"""Run TensorRT's trtexec once a round, with its own warm-up and timing, without data transfers."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ def load(model_path, **_):
 
 
 def throughput(said):
-    """Return the batches a second that trtexec says it ran."""
+    """Return the batches a second that trtexec reports in its output."""
     found = re.search(r"Throughput:\s+([\d.]+)\s+qps", said)
     if not found:
         raise RuntimeError("trtexec gave no throughput")
@@ -26,7 +26,7 @@ def throughput(said):
 
 
 def engine(count, batch=1, **_):
-    # The graph says the precision (strongly typed); --noDataTransfers leaves the inputs on the GPU, as ours are.
+    # --stronglyTyped takes the precision from the graph; --noDataTransfers keeps the inputs on the GPU, as ours are.
     command = ["trtexec", f"--onnx={model}", f"--shapes=image:{batch}x256x256x3", "--noDataTransfers", "--stronglyTyped"]
     done = subprocess.run([*command, f"--iterations={count}"], capture_output=True, text=True, check=False)
     if done.returncode:
