@@ -1,4 +1,4 @@
-"""``python -m tests.soak [RUNS]``: the whole soak; its record goes to benchmarks/results/soak.json, what is done so far after each part."""
+"""Run the whole soak: ``python -m tests.soak [RUNS]``. Its record is written to benchmarks/results/soak.json after each part."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ whole: dict[str, object] = {
 
 
 def keep(name: str, part: dict[str, object]) -> None:
-    """Write what is done so far."""
+    """Add a part to the record and write it."""
     whole[name] = part
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     TARGET.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

@@ -1,10 +1,12 @@
-"""``python -m tests.soak.each_step KIND [STRIDE [OFFSET]]``: a run killed before each of its steps on the disk, one step after the other, and gone on with.
+"""Kill a run before each of its steps on disk, in turn, and resume it: ``python -m tests.soak.each_step KIND [STRIDE [OFFSET]]``.
 
-A step is a call that makes, opens for writing, locks, renames, removes or shortens a file or a folder; Python announces them (audit events). Moments
-drawn at random meet the short ways between two of them about never. Prints a line of JSON; raises AssertionError where anything is not as it must be.
+A step is a call that creates, opens for writing, locks, renames, removes or truncates a file or a folder; Python reports these calls as
+audit events. Kills at random moments almost never hit the short time between two steps. The result is a line of JSON on standard output;
+an AssertionError is raised if anything is wrong.
 
-KIND is ``folder``, ``tar``, ``results`` (a Parquet file and a report as well), ``nothing`` (killed, and then again in the run that finds nothing
-left to do), ``beside`` (one of two that work on one folder, with results) or ``beside-tar``. Every STRIDE-th step is taken, from OFFSET on.
+KIND is ``folder``, ``tar``, ``results`` (with a Parquet file and a report), ``nothing`` (killed, then killed again in a run that has
+nothing left to do), ``parent`` or ``parent-tar`` (of a worker process), ``worker`` or ``worker-tar``: the worker is killed, and the run itself must
+end as if undisturbed. Every STRIDE-th step is tested, from OFFSET on.
 """
 
 from __future__ import annotations
@@ -16,8 +18,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
-import time
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -25,78 +25,48 @@ from pathlib import Path
 from typing import Any
 
 from seseg_trt import FakeBackend, MaskOptions, RunOptions
-from seseg_trt.console import run_shown
+from seseg_trt.cli.console import run_shown
 from seseg_trt.files import segment_files
+from seseg_trt.reports.run_page import write_page
+from tests.faults import Dying, watch_steps
 from tests.runs import make_inputs
 from tests.soak.soak import STATE_FILES
 
 MASKS = MaskOptions(("se", "mask"), threshold=50)
-KINDS = ("folder", "tar", "results", "nothing", "beside", "beside-tar")
-WITH_RESULTS = ("results", "beside")
-STEPS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "shutil.rmtree", "fcntl.flock"}
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+KINDS = ("folder", "tar", "results", "nothing", "parent", "parent-tar", "worker", "worker-tar")
+WITH_RESULTS = ("results",)
 INPUTS = 5
-INPUTS_OF_TWO = 12
-"""The first process takes eight."""
 BAD = 4
-SECONDS_TO_WAIT = 1.0
-NO_TWO_ALIKE = ("log.txt", "report.html", "results.parquet", "0.json")
-"""Times are in them."""
+NO_TWO_ALIKE = ("log.txt", "lock", "report.html", "results.parquet")
+"""Files whose content contains times or process ids."""
 
 
-class Waiting(FakeBackend):
-    """The fake network, which waits at first until a file is there, and not for long; until when, it says in a file beside it."""
-
-    def __init__(self, until: Path) -> None:
-        super().__init__(16)
-        self._until = until
-        self._end: float | None = None
-
-    def infer(self, images: Any) -> Any:
-        """See :class:`FakeBackend`."""
-        if self._end is None:
-            self._end = time.monotonic() + SECONDS_TO_WAIT
-            written = self._until.with_suffix(".written")
-            written.write_text(str(self._end))
-            written.replace(self._until.with_suffix(".waits"))
-        while not self._until.exists() and time.monotonic() < self._end:
-            time.sleep(0.002)
-        return super().infer(images)
-
-
-def run(kind: str, top: Path, until: Path | None = None) -> int:
-    """Run over the inputs; return the exit code."""
+def run(kind: str, top: Path, backend: FakeBackend | None = None) -> int:
+    """Run over the inputs and return the exit code."""
     target = str(top / ("out.tar" if "tar" in kind else "out"))
     more = {"results": str(top / "results.parquet")} if kind in WITH_RESULTS else {}
-    options = RunOptions(keep_suffix=True, workers=1, **more)  # type: ignore[arg-type]
-    backend = Waiting(until) if until else FakeBackend(16)
+    processes = int(kind.startswith(("parent", "worker")))
+    options = RunOptions(keep_suffix=True, workers=1, processes=processes, **more)  # type: ignore[arg-type]
+    backend = backend or FakeBackend(16)
     with run_shown(target, options, quiet=True, collect=kind in WITH_RESULTS) as shown:
-        summary = segment_files([top.parent / "in"], target, masks=MASKS, options=options, watch=shown.watch, backend=backend)
-        if kind in WITH_RESULTS:
-            shown.report(top / "report.html", summary, "blurred")
+        summary = segment_files([top.parent / "in"], target, masks=MASKS, options=options, observer=shown.observer, backend=backend)
+        if shown.collector is not None:
+            write_page(top / "report.html", summary, shown.collector, "blurred")
     return shown.finish(summary, as_json=False, quiet=True)
 
 
 def in_a_child(work: Callable[[], int], at: int | None = None) -> tuple[int, int]:
-    """Do something in a child that dies at a step, if it gets there; return its exit code (or minus the signal) and the steps it took."""
+    """Call a function in a child process, which is killed before step `at`; return its exit code (or minus the signal) and its steps."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         code = 99
         try:
             os.close(reading)
-            counter = itertools.count(1)
             taken = [0]
-
-            def step(event: str, arguments: tuple[Any, ...]) -> None:
-                if event in STEPS or (event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING):
-                    taken[0] = next(counter)
-                    if taken[0] == at:
-                        os.kill(os.getpid(), signal.SIGKILL)
-
-            sys.addaudithook(step)
+            watch_steps(at, taken.append)
             code = work()
-            os.write(writing, str(taken[0]).encode())
+            os.write(writing, str(taken[-1]).encode())
         except BaseException:
             traceback.print_exc()
         finally:
@@ -107,24 +77,8 @@ def in_a_child(work: Callable[[], int], at: int | None = None) -> tuple[int, int
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), steps
 
 
-def beside(one: Callable[[], int], other: Callable[[], int], at: int, gone: Path) -> tuple[int, bool]:
-    """Kill one of two runs, while the other waits for that; return its exit code, and whether the other one surely was at work then."""
-    codes = []
-    survivor = threading.Thread(target=lambda: codes.append(in_a_child(other)[0]))
-    survivor.start()
-    waits = gone.with_suffix(".waits")
-    while survivor.is_alive() and not waits.exists():
-        time.sleep(0.002)
-    code, _ = in_a_child(one, at)
-    outlived = code == -signal.SIGKILL and waits.exists() and time.monotonic() < float(waits.read_text())
-    gone.touch()
-    survivor.join()
-    assert codes == [2], (at, codes)
-    return code, outlived
-
-
 def everything(top: Path) -> dict[str, object]:
-    """Return all files and folders with what is in them; of those that no two runs have alike, only that they are there."""
+    """Return all files and folders with their content; None for folders and for files whose content differs from run to run."""
     found: dict[str, object] = {}
     for path in sorted(top.rglob("*")):
         name = str(path.relative_to(top))
@@ -138,7 +92,7 @@ def everything(top: Path) -> dict[str, object]:
 
 
 def results_of(top: Path) -> list[dict[str, Any]]:
-    """Return the rows of the Parquet file, without what differs between two runs."""
+    """Return the rows of the Parquet file, without the values that differ from run to run."""
     if not (top / "results.parquet").exists():
         return []
     import pyarrow.parquet
@@ -147,54 +101,58 @@ def results_of(top: Path) -> list[dict[str, Any]]:
 
 
 def check(kind: str, folder: Path, stride: int = 1, offset: int = 0) -> dict[str, object]:
-    """Kill a run before each step; return how many steps there were, how many runs were killed, and how many of those another one outlived.
+    """Kill a run, or its worker, before each step and let it go on.
+
+    Returns:
+        The kind, the number of steps, and how many processes were killed.
 
     Raises:
-        AssertionError: a run that goes on does not end in what the undisturbed one makes.
+        AssertionError: the files at the end are not those of an undisturbed run.
     """
-    make_inputs(folder / "in", INPUTS_OF_TWO if kind.startswith("beside") else INPUTS, bad_every=BAD)
+    make_inputs(folder / "in", INPUTS, bad_every=BAD)
     whole = folder / "whole"
     whole.mkdir()
     code, steps = in_a_child(partial(run, kind, whole))
     assert code == 2 and steps > 20, (code, steps)
     state = whole / ("out.tar.seseg" if "tar" in kind else "out/.seseg")
-    assert {path.name for path in state.iterdir()} <= STATE_FILES | {"packed"}
-    again = 0
+    assert {path.name for path in state.iterdir()} <= STATE_FILES
     if kind == "nothing":
-        code, again = in_a_child(partial(run, kind, whole))
-        assert code == 2 and again, (code, again)
+        code, steps_again = in_a_child(partial(run, kind, whole))
+        assert code == 2 and steps_again, (code, steps_again)
+        before, steps = steps, steps_again
     expected, rows = everything(whole), results_of(whole)
-    killed = survived = 0
-    for at in range(1 + offset, (again or steps) + 1, stride):
+    killed = at = 0
+    for at in itertools.count(1 + offset, stride):
         top = folder / f"at{at}"
         top.mkdir()
-        one = partial(run, kind, top)
-        if kind == "nothing":
-            in_a_child(one, steps - at % (steps // 2))
-            in_a_child(one)
-        if kind.startswith("beside"):
-            gone = folder / f"gone{at}"
-            code, outlived = beside(one, partial(run, kind, top, gone), at, gone)
+        if kind.startswith("worker"):
+            mark = folder / f"mark{at}"
+            assert run(kind, top, Dying(at, mark)) == 2, at
+            if not mark.exists():
+                break  # it has fewer steps
+            killed += 1
+        elif at > steps:
+            break
         else:
-            code, outlived = in_a_child(one, at)[0], False
-        assert code in (2, -signal.SIGKILL), (at, code)
-        killed += code == -signal.SIGKILL
-        survived += outlived
-        for alone in (False, True) if outlived else (True,):  # who outlives another leaves nothing to be done
-            if alone:
-                code, _ = in_a_child(one)
-                assert code == 2, (at, code)
-            found = everything(top)
-            assert found.keys() == expected.keys(), (at, alone, sorted(found.keys() ^ expected.keys()))
-            assert found == expected, (at, alone, [name for name in found if found[name] != expected[name]])
-            assert results_of(top) == rows, (at, alone)
+            if kind == "nothing":
+                in_a_child(partial(run, kind, top), before - at % (before // 2))
+                in_a_child(partial(run, kind, top))
+            code, _ = in_a_child(partial(run, kind, top), at)
+            assert code in (2, -signal.SIGKILL), (at, code)
+            killed += code == -signal.SIGKILL
+            code, _ = in_a_child(partial(run, kind, top))
+            assert code == 2, (at, code)
+        found = everything(top)
+        assert found.keys() == expected.keys(), (at, sorted(found.keys() ^ expected.keys()))
+        assert found == expected, (at, [name for name in found if found[name] != expected[name]])
+        assert results_of(top) == rows, at
         shutil.rmtree(top)
-    return {"kind": kind, "steps": again or steps, "killed": killed, **({"outlived": survived} if kind.startswith("beside") else {})}
+    return {"kind": kind, "steps": at - 1 if kind.startswith("worker") else steps, "killed": killed}
 
 
 if __name__ == "__main__":
     numbers = [int(number) for number in sys.argv[2:]]
     with tempfile.TemporaryDirectory() as folder:
         if sys.argv[1] in WITH_RESULTS:
-            import pyarrow.parquet  # noqa: F401 - once, and not in every child
+            import pyarrow.parquet  # noqa: F401 - once here, rather than in each child
         sys.stdout.write(json.dumps(check(sys.argv[1], Path(folder), *numbers)) + "\n")

@@ -1,4 +1,4 @@
-"""How much memory whole runs of the command line take, each in a process of its own."""
+"""Measure the peak memory of runs of the command line, each in a separate process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 
 def peak_of(inputs: Path, output: Path, *options: str) -> int:
-    """Mask a folder with the demonstration network; return the process's peak of resident memory in bytes."""
+    """Mask a folder with the demonstration network; return the peak resident memory of the process, in bytes."""
     command = [sys.executable, "-m", "seseg_trt", "segment", "--model", "demo", "--quiet", *options, str(inputs), str(output)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -48,14 +48,22 @@ def write_large(folder: Path, side: int) -> Path:
 
 
 def many_images(folder: Path, few: int, many: int) -> dict[str, object]:
-    """Compare the peak over ``many`` small images with that over ``few``: at most a tenth more. Raises AssertionError."""
+    """Compare the peak memory of a run over ``many`` small images with one over ``few``.
+
+    Raises:
+        AssertionError: it is more than a tenth higher.
+    """
     peaks = [peak_of(write_small(folder / f"in{count}", count), folder / f"out{count}") for count in (few, many)]
     assert peaks[1] <= 1.1 * peaks[0], [peak // MIB for peak in peaks]
     return {f"peak MiB, {count} small images": peak // MIB for count, peak in zip((few, many), peaks, strict=True)}
 
 
 def large_image(folder: Path, side: int, above: int, kinds: tuple[str, ...] = ("se", "mask", "se,nse,mask")) -> dict[str, object]:
-    """Compare the peak over one image of side x side pixels with that over a tiny one: at most ``above`` bytes more. Raises AssertionError."""
+    """Compare the peak memory of a run over one image of side x side pixels with one over a tiny image, for each kind of outputs.
+
+    Raises:
+        AssertionError: it is more than ``above`` bytes higher.
+    """
     idle = peak_of(write_small(folder / "tiny", 1), folder / "tiny-out")
     inputs = write_large(folder / "large", side)
     record: dict[str, object] = {"peak MiB, one tiny image": idle // MIB}

@@ -1,4 +1,4 @@
-"""Images with damage of four kinds, the same for the same seed."""
+"""Write images with four kinds of damage; the same seed gives the same files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMATS = {
 
 
 def write_mutated(folder: Path, count: int, seed: int) -> None:
-    """Write ``count`` files: each of a format of :data:`FORMATS`, truncated, bit-flipped, with another's header, or spliced."""
+    """Write ``count`` files in the formats of :data:`FORMATS`: truncated, bit-flipped, with another file's header, or spliced."""
     draw = random.Random(seed)
     images = {name.replace("_", "."): data for name, (data, outcome) in make_images().items() if outcome == "mask"}
     sources = {suffix: _find(images, name) for suffix, name in FORMATS.items()}
@@ -37,7 +37,7 @@ def write_mutated(folder: Path, count: int, seed: int) -> None:
 
 
 def _find(images: dict[str, bytes], name: str) -> bytes:
-    """Return an image by its name, or by the name that the corpus gives it so that no two outputs collide (``good.png.png``)."""
+    """Return an image by its name, or by that name with a suffix, which the corpus adds to avoid collisions (``good.png.png``)."""
     wanted = name.replace("_", ".")
     found = [data for key, data in images.items() if key == wanted or key.startswith(wanted + ".")]
     if not found:

@@ -11,7 +11,7 @@ from tests.soak.mutate import write_mutated
 
 
 def run_over_mutated(folder: Path, count: int, seed: int) -> dict[str, int]:
-    """Mask mutated files in a process of its own, which must neither crash nor hang; return the counts."""
+    """Mask mutated files in a separate process, which must neither crash nor hang; return the counts."""
     write_mutated(folder / "in", count, seed)
     command = [sys.executable, "-m", "seseg_trt", "segment", "--model", "demo", "--json", "--keep_suffix", "--timeout", "60"]
     command += ["--max-pixels", "20000000", str(folder / "in"), str(folder / "out")]

@@ -1,8 +1,8 @@
-"""A run over files in a process of its own, with a fake network that takes its time, and with faults on request.
+"""Run over files in a separate process, with a slow fake network and with injected faults.
 
-``python -m tests.soak.worker INPUT OUTPUT [FAULT]``, FAULT being ``NAME:WHAT:N``: at the N-th call of the function NAME of
+Usage: ``python -m tests.soak.worker INPUT OUTPUT PROCESSES [FAULT]``. FAULT is ``NAME:WHAT:N``: at call N (from 0) of the function NAME in
 :data:`PLACES`, WHAT happens: ``die`` (SIGKILL before the call), ``die-after``, ``raise``, or ``full`` (no space left on the disk).
-``retry`` in place of a fault: what was quarantined is tried again.
+``retry`` in place of a fault tries quarantined inputs again. Faults happen in this process, so they need 0 PROCESSES.
 """
 
 from __future__ import annotations
@@ -12,42 +12,32 @@ import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
-from seseg_trt import FakeBackend, MaskOptions, RunOptions
+from seseg_trt import MaskOptions, RunOptions
+from seseg_trt.cli.console import run_shown
 from seseg_trt.codecs import pillow
-from seseg_trt.console import run_shown
 from seseg_trt.files import segment_files
+from seseg_trt.journal.journal import Journal
 from seseg_trt.lanes.cpu import CPULane
-from seseg_trt.run import sources
-from seseg_trt.run.journal import Journal
+from seseg_trt.storage.local import LocalStorage
+from tests.faults import Faulty
 
 SECONDS_PER_IMAGE = 0.002
 PLACES: dict[str, tuple[Any, str]] = {
-    "read": (sources, "_check_size"),
+    "read": (LocalStorage, "read"),
     "decode": (pillow, "decode"),
     "infer": (CPULane, "infer"),
     "composite": (CPULane, "composite"),
     "encode": (CPULane, "_encode"),
     "write": (os, "replace"),
     "commit": (Journal, "put"),
-    "claim": (Journal, "claim"),
 }
 
 
-class SlowBackend(FakeBackend):
-    """The fake network, slow enough to be killed in the middle of a run."""
-
-    def infer(self, images: Any) -> Any:
-        """See :class:`FakeBackend`."""
-        time.sleep(SECONDS_PER_IMAGE)
-        return super().infer(images)
-
-
 def inject(fault: str) -> None:
-    """Put a fault in its place."""
+    """Patch the function that a fault names, so that the fault happens."""
     name, what, number = fault.split(":")
     place, function = PLACES[name]
     real = getattr(place, function)
@@ -70,15 +60,17 @@ def inject(fault: str) -> None:
     setattr(place, function, faulty)
 
 
-def main(source: str, target: str, fault: str = "") -> int:
-    """Run, and print the summary."""
+def main(source: str, target: str, processes: str, fault: str = "") -> int:
+    """Run over the files and print the summary; return the exit code."""
     retry = fault == "retry"
     if fault and not retry:
         inject(fault)
-    options = RunOptions(keep_suffix=True, retry=retry)
+    options = RunOptions(keep_suffix=True, retry=retry, processes=int(processes))
     masks = MaskOptions(("se", "mask"), threshold=50, color="random")
     with run_shown(target, options, quiet=True) as shown:
-        summary = segment_files([Path(source)], target, masks=masks, options=options, watch=shown.watch, backend=SlowBackend(16))
+        summary = segment_files(
+            [Path(source)], target, masks=masks, options=options, observer=shown.observer, backend=Faulty(16, SECONDS_PER_IMAGE)
+        )
     return shown.finish(summary, as_json=True, quiet=True)
 
 
