@@ -3,22 +3,27 @@
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev
-# (TESTS: more arguments for pytest)
+# (TESTS: more arguments for pytest; -n0 gives one process, for a debugger)
 TESTS ?=
 BIN := $(VENV)/bin
+## A file's tests stay in one process, since they share what it set up. A process that dies fails its test and is not
+## started again: pytest-xdist then waits for ever.
+PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+## They start some hundred processes, each of which would compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 ALL_EXTRAS := dev,engine,dali,rtx,ort,scale,nvrtc,servers
 
 # A program for Node that speaks Azure's protocol; the tests of az:// talk to it.
 AZURITE := .azurite/node_modules/.bin/azurite-blob
 
-.PHONY: demo test check check-core check-engine azurite lint types engine bench bench-quick soak kernels gpu-check clean
+.PHONY: demo test check check-tests azurite lint types engine bench bench-quick soak kernels gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 # A stamp for each set of extras: pip runs again only when pyproject.toml, what is compiled or the set changes.
-$(VENV)/.installed-%: pyproject.toml $(wildcard seseg_trt/native/*.cpp seseg_trt/native/*.h) seseg_trt/masks/compositing.h
+$(VENV)/.installed-%: pyproject.toml $(wildcard seseg_trt/native/*.cpp seseg_trt/native/*.h)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(if $(filter core,$*),,[$*])'
 	touch $@
@@ -30,7 +35,7 @@ demo: $(CORE)
 	$(BIN)/seseg-trt demo demo-output
 
 test: $(TEST)
-	$(BIN)/python -m pytest -q -m "not slow and not gpu" $(TESTS) tests
+	$(PYTEST) -m "not slow and not gpu" $(TESTS) tests
 
 azurite: $(AZURITE)
 
@@ -38,15 +43,11 @@ $(AZURITE):
 	npm install --silent --no-fund --no-audit --prefix .azurite azurite@3
 
 # Style, types and the tests that need every extra.
-check: lint types check-core check-engine
+check: lint types check-tests
 
-# Its two halves, for machines that run them side by side.
-check-core: $(VENV)/.installed-$(ALL_EXTRAS) $(if $(shell command -v npm),$(AZURITE))
+check-tests: $(VENV)/.installed-$(ALL_EXTRAS) $(if $(shell command -v npm),$(AZURITE))
 	$(BIN)/python -m benchmarks table --check
-	SESEG_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" --ignore=tests/engine $(TESTS) tests
-
-check-engine: $(VENV)/.installed-$(ALL_EXTRAS)
-	SESEG_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest -q -m "not slow and not gpu" $(TESTS) tests/engine
+	SESEG_REQUIRE_EXTRAS=1 $(PYTEST) -rsfE -m "not slow and not gpu" $(TESTS) tests
 
 lint: $(VENV)/.installed-$(ALL_EXTRAS)
 	$(BIN)/ruff check .
