@@ -46,7 +46,7 @@ class ONNXRuntimeBackend(GraphBackend):
         if device == "cpu" and (artifact.precision == "fp8" or (artifact.precision == "int8" and artifact.metadata.get("rest") == "fp16")):
             raise ModelError(
                 f"{artifact.path} is for GPUs: ONNX Runtime's CPU kernels give wrong masks for {WRONG_ON_CPU}",
-                "try --backend openvino, or make an INT8 graph with engine/recipes/int8.toml",
+                "try --backend openvino, or make an INT8 graph with engine/recipes/int8-cpu.toml",
             )
         super().__init__(float_output)
         ort = import_late("onnxruntime", "ONNX Runtime can't be imported", install_hint("ort"))

@@ -52,6 +52,14 @@ def graphs(fixture: Any, calibration: Any) -> dict[str, Any]:
     }
 
 
+def _mean_error(backend: Any, fixture: Any, inputs: list[Any]) -> float:
+    """Return the mean difference in p between a backend's maps and the FP32 graph's."""
+    from engine.calibration import float_session
+
+    exact = float_session(fixture, ["p"])
+    return float(np.mean([np.abs(backend.infer(image[None])[0] / 255.0 - exact(image[None])[0][0]).mean() for image in inputs[:4]]))
+
+
 def _metadata(model: Any) -> dict[str, str]:
     return {p.key: p.value for p in model.metadata_props}
 
@@ -107,20 +115,41 @@ def test_fp16_masks_are_those_of_fp32(graphs: dict[str, Any], fixture: Any, kera
 def test_cpu_runtimes_take_int8(name: str, backend: Any, graphs: dict[str, Any], fixture: Any, inputs: list[Any], tmp_path: Path) -> None:
     import onnx
 
-    from engine.calibration import float_session
     from seseg_trt.backends.select import create_backend
     from seseg_trt.models.artifact import load_artifact
 
     onnx.save(graphs[name], str(tmp_path / "model.onnx"))
     ready = create_backend(load_artifact(tmp_path / "model.onnx"), backend=backend, device="cpu", threads=1)
-    exact = float_session(fixture, ["p"])
-    errors = [np.abs(ready.infer(image[None])[0] / 255.0 - exact(image[None])[0][0]).mean() for image in inputs[:4]]
+    assert 0 < _mean_error(ready, fixture, inputs) < 0.05
     ready.close()
-    assert 0 < np.mean(errors) < 0.05
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_signed_activations_run_in_fp32_where_openvino_would_shift_them(
+    name: str, graphs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    from seseg_trt.backends import openvino
+    from seseg_trt.models.artifact import load_artifact
+
+    onnx.save(graphs[name], str(tmp_path / "model.onnx"))
+    artifact = load_artifact(tmp_path / "model.onnx")
+    for features, in_fp32 in ((frozenset(), name == "int8"), (openvino.SIGNED_CONVOLUTIONS, False)):
+        monkeypatch.setattr(openvino, "_cpu_features", lambda features=features: features)
+        if name == "int8-fp16" and not features:
+            with pytest.raises(ModelError, match="wrong masks"):
+                openvino.OpenVINOBackend(artifact, threads=1)
+            continue
+        backend = openvino.OpenVINOBackend(artifact, threads=1)
+        assert ("no signed 8-bit convolutions" in backend.description) == in_fp32
+        backend.close()
 
 
 @pytest.mark.parametrize("name", ["int8-fp16", "fp8"])
-def test_what_gets_wrong_masks_from_a_runtime_is_refused_there(name: str, graphs: dict[str, Any], tmp_path: Path) -> None:
+def test_what_gets_wrong_masks_from_a_runtime_is_refused_there(
+    name: str, graphs: dict[str, Any], fixture: Any, inputs: list[Any], tmp_path: Path
+) -> None:
     import onnx
 
     from seseg_trt.backends.select import create_backend
@@ -131,7 +160,13 @@ def test_what_gets_wrong_masks_from_a_runtime_is_refused_there(name: str, graphs
     with pytest.raises(ModelError, match="wrong masks") as refused:
         create_backend(artifact, backend="onnxruntime", device="cpu")
     assert "--backend openvino" in str(refused.value)
-    create_backend(artifact, backend="openvino", device="cpu", threads=1).close()
+    try:
+        ready = create_backend(artifact, backend="openvino", device="cpu", threads=1)
+    except ModelError as error:
+        assert name == "int8-fp16" and "no signed 8-bit convolutions" in str(error)
+    else:
+        assert _mean_error(ready, fixture, inputs) < 0.05
+        ready.close()
 
 
 def test_weights_have_a_step_a_channel_and_biases_none(graphs: dict[str, Any], fixture: Any) -> None:
