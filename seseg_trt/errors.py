@@ -26,6 +26,7 @@ ReasonCode = Literal[
     "truncated",  # the file ends before its image does
     "not_an_image",  # no decoder recognises it
     "unsupported",  # an image of a kind that no decoder here supports
+    "several_frames",  # an animation or several pages, of which a mask shows one
     "too_large",  # more pixels than --max-pixels
     "decode_error",  # the image data are damaged
     "unreadable",  # the operating system could not read it

@@ -15,6 +15,7 @@ from .errors import UsageError
 OutputKind = Literal["se", "nse", "mask"]
 ImageFormat = Literal["png", "jpg", "webp"]
 Decoder = Literal["pillow", "dali"]
+Frames = Literal["refuse", "first"]
 Resample = Literal["nearest", "linear", "cubic", "lanczos3", "triangular", "gaussian"]
 Subsampling = Literal["444", "422", "420"]
 OnChange = Literal["refuse", "redo"]
@@ -69,6 +70,8 @@ class DecodeOptions:
     Attributes:
         exif_orientation: turn the image as its EXIF orientation says. The original program did not.
         max_pixels: quarantine images with more pixels, before they are decoded.
+        frames: an image that has several pictures (an animation, a TIFF of several pages): ``refuse`` quarantines it, ``first`` masks
+            the first and leaves the others out, as the original program did. Other sizes of one picture (MPO, ICO, thumbnails) are one.
         decoder: the library that decodes.
         resample: the filter that makes the network's input. The network was trained with ``nearest``, which is reproduced exactly; the
             others are DALI's filters.
@@ -76,12 +79,15 @@ class DecodeOptions:
 
     exif_orientation: bool = True
     max_pixels: int = DEFAULT_MAX_PIXELS
+    frames: Frames = "refuse"
     decoder: Decoder = "pillow"
     resample: Resample = "nearest"
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1:
             raise UsageError(f"--max-pixels {self.max_pixels} admits no image", "give 1 or more")
+        if self.frames not in get_args(Frames):
+            raise UsageError(f"there is no --frames {self.frames!r}", f"choose from {', '.join(get_args(Frames))}")
         if self.decoder not in get_args(Decoder):
             raise UsageError(f"there is no decoder {self.decoder!r}", f"choose from {', '.join(get_args(Decoder))}")
         if self.resample not in get_args(Resample):
@@ -135,9 +141,9 @@ class LaneOptions:
     def digest(self) -> str:
         """Return a SHA-256 (hex) of all that decides an output's bytes, the model aside."""
         # Reset options that cannot affect the output, so that they do not change the digest. The kinds of output have names of their
-        # own; a higher bound on pixels changes who is quarantined, not how a mask looks.
+        # own; a bound on pixels or pictures changes who is quarantined, not how a mask looks.
         masks = dataclasses.replace(self.masks, outputs=(), seed=self.masks.seed if self.masks.color == "random" else 0)
-        decoding = dataclasses.replace(self.decoding, max_pixels=1)
+        decoding = dataclasses.replace(self.decoding, max_pixels=1, frames="refuse")
         encoding = EncodeOptions(self.encoding.format) if self.encoding.format == "png" else self.encoding
         text = json.dumps([[type(o).__name__, dataclasses.asdict(o)] for o in (masks, decoding, encoding)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -37,14 +37,14 @@ def saved(image: Image.Image, file_format: str, **parameters: Any) -> bytes:
     return buffer.getvalue()
 
 
-def png_of(width: int, height: int, bits: int, color_type: int, rows: bytes) -> bytes:
-    """Return a PNG with a header of our choice around ``rows`` (each with its filter byte), be it true or not."""
+def png_of(width: int, height: int, bits: int, color_type: int, rows: bytes, stream: bytes | None = None) -> bytes:
+    """Return a PNG with a header of our choice around ``rows`` (each with its filter byte) or a deflated stream, be it true or not."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows) if stream is None else stream) + chunk(b"IEND", b"")
 
 
 def png16_rgb(values: npt.NDArray[np.uint16]) -> bytes:
@@ -114,7 +114,7 @@ def make_images() -> dict[str, tuple[bytes, str]]:
         "empty.jpg": (b"", "empty"),
         "truncated_jpg.jpg": (jpeg[: len(jpeg) // 2], "truncated"),
         "truncated_png.png": (png[: len(png) // 2], "truncated"),
-        "truncated_gif.gif": (good["animated_gif.gif"][:2_000], "truncated"),
+        "truncated_gif.gif": (good["palette_transparent_gif.gif"][:2_000], "truncated"),
         "truncated_webp.webp": (good["photo_webp.webp"][:-30], "truncated"),
         "truncated_tif.tif": (tiff[: len(tiff) // 2], "truncated"),
         "truncated_bmp.bmp": (good["photo_bmp.bmp"][:-100], "truncated"),
@@ -123,15 +123,20 @@ def make_images() -> dict[str, tuple[bytes, str]]:
         "garbage.jpg": (noise, "not_an_image"),
         "text.jpg": (b"This is no image,\nwhatever its name says.\n", "not_an_image"),
         "text_like_bmp.jpg": (b"BMW builds cars, and this is a text.\n" * 4, "not_an_image"),
+        "damaged_stream.png": (png_of(120, 80, 8, 2, b"", stream=b"\x78\x9c" + b"\xff" * 40), "decode_error"),
         "damaged.png": (png[:60] + bytes(40) + png[100:], "decode_error"),
         "bomb_png.png": (png_of(60_000, 60_000, 8, 2, bytes(1_000)), "too_large"),
         "bomb_gif.gif": (b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + b"\x80\0\0" + bytes(6) + palette_gif_tail(), "too_large"),
         "drawing_eps.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "unsupported"),
         "document.pdf": (b"%PDF-1.7\n%%EOF\n", "unsupported"),
         "drawing_svg.svg": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>\n', "unsupported"),
-        "photo_heic.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + noise, "unsupported"),
+        "photo_cr3.cr3": (b"\0\0\0\x18ftypcrx \0\0\0\0isomcrx " + noise, "unsupported"),
     }
-    return {**{name: (data, "mask") for name, data in good.items()}, **bad}
+    refused = {
+        **dict.fromkeys(("animated_gif.gif", "animated_webp.webp", "animated_png.png", "frames_tif.tif"), "several_frames"),
+        **dict.fromkeys(("lab.tif", "float.tif", "int32.tif"), "unsupported"),
+    }
+    return {**{name: (data, refused.get(name, "mask")) for name, data in good.items()}, **bad}
 
 
 def palette_gif_tail() -> bytes:

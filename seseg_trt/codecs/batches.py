@@ -1,8 +1,8 @@
 """Decode batches with a library that fails the whole batch for one bad image, and still return one result for each image.
 
-1. Files that :mod:`.headers` accepts go to the batch decoder (DALI).
+1. Files that :mod:`.native` accepts go to the batch decoder (DALI).
 2. If DALI refuses the batch, all of it goes to the item decoder (nvImageCodec), which reports a failure for each image separately.
-3. Pillow decodes the rest: files that :mod:`.headers` rejects and images that nvImageCodec can't decode. Pillow returns the pixels, or
+3. Pillow decodes the rest: files that :mod:`.native` rejects and images that nvImageCodec can't decode. Pillow returns the pixels, or
    the reason for the quarantine.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import BadImage
 from ..options import DecodeOptions
 from . import pillow
-from .headers import NativeImage, native_image
+from .native import NativeImage, native_image
 from .pillow import DecodedBy, DecodedImage
 
 log = logging.getLogger(__name__)

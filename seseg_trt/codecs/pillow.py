@@ -22,8 +22,9 @@ import numpy as np
 
 from ..errors import BadImage
 from ..options import DecodeOptions, EncodeOptions, ImageFormat
+from . import headers
+from .headers import Header, kinds
 from .silence import PillowSilence
-from .sniff import TAR, ends_early, unsupported_kind
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -39,13 +40,10 @@ FORMATS: dict[str, str] = {
     "AVIF": "AvifImagePlugin",  # since Pillow 11.3
     "PPM": "PpmImagePlugin",  # PBM, PGM, PPM, PFM
     "ICO": "IcoImagePlugin",
+    "HEIF": "",  # by pillow-heif, an extra
 }
 """The supported formats and their Pillow modules."""
 
-WEAK_SIGNATURES = frozenset({"BMP", "PPM", "ICO"})
-"""Formats whose signature is so short that text or noise can begin with it."""
-
-ORIENTATION_TAG = 274
 LONGEST_SIDE: dict[ImageFormat, int] = {"jpg": 65_535, "webp": 16_383, "png": 2**31 - 1}
 WEBP_METHOD = 2
 """libwebp's effort, 0 to 6. On photographs, 2 takes half the time of the default (4) and makes files 5% larger."""
@@ -74,72 +72,66 @@ class DecodedImage:
 
 
 def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
-    """Decode a file to 8-bit RGB. Only the first frame of an animation is decoded.
+    """Decode a file to 8-bit RGB.
 
     The pixels are those of ``Image.convert("RGB")``: an alpha channel is dropped, not blended; CMYK is converted without a
-    profile; 32-bit samples are clipped to 0..255. 16-bit greyscale is the exception: Pillow clips it, and here it is scaled by
-    ``v >> 8``, as Pillow does for 16-bit RGB.
+    profile. 16-bit greyscale is the exception: Pillow clips it, and here it is scaled by ``v >> 8``, as Pillow does for 16-bit RGB.
+    Kinds of samples that were not compared with a second decoder (:mod:`.headers.kinds`) are refused.
 
     The orientation is read from EXIF, also in PNG, WebP and TIFF. An unreadable EXIF block is ignored.
 
     Args:
         data: the whole file.
-        options: the pixel limit, and whether to apply the orientation.
+        options: the pixel limit, what to do with several pictures, and whether to apply the orientation.
 
     Raises:
-        BadImage: with the reason ``empty``, ``not_an_image``, ``unsupported``, ``too_large``, ``truncated`` or ``decode_error``.
-            No other exception is raised, whatever the bytes are.
+        BadImage: with the reason ``empty``, ``not_an_image``, ``unsupported``, ``several_frames``, ``too_large``, ``truncated`` or
+            ``decode_error``. No other exception is raised, whatever the bytes are.
 
-    One kind of damage goes unnoticed: a JPEG with data missing inside its scan. libjpeg fills the gap with grey and warns, but Pillow
+    Some damage goes unnoticed: a JPEG with data missing inside its scan. libjpeg fills the gap with grey and warns, but Pillow
     does not pass the warning on. Such an image is masked as it appears.
     """
-    source_format = ""
+    header = headers.read(data)
+    check(header, options)
+    stripped = header.stripped()
     with _SILENCE:
         try:
-            source_format, image = _open(data)
-            return _load(source_format, image, options)
+            return _load(header, stripped, options)
         except BadImage:
             raise
         except Exception as error:
-            raise _explained(error, data, source_format) from error
+            raise _explained(error, header) from error
 
 
-def read_header(data: bytes) -> tuple[str, ImageFile.ImageFile] | None:
-    """Return a file's format (a key of :data:`FORMATS`) and its image, not yet loaded; None if its header can't be read. Never raises."""
-    with _SILENCE:
-        try:
-            return _open(data)
-        except Exception:  # decode() reports the error
-            return None
+def check(header: Header, options: DecodeOptions) -> None:
+    """Refuse what the header shows not to be decodable.
 
-
-def probe_pixels(data: bytes) -> int:
-    """Return an image's pixel count from its header, or 0 if the header can't be read. Never raises."""
-    header = read_header(data)
-    return max(0, header[1].width) * max(0, header[1].height) if header is not None else 0
+    Raises:
+        BadImage: ``unsupported``, ``several_frames``, ``too_large`` or ``decode_error``.
+    """
+    kind = header.kind
+    _check_frames(kind.format, header.pictures, options)
+    _check_size((header.width, header.height), options)
+    kinds.check(kind)
 
 
 def probe_size(data: bytes, options: DecodeOptions) -> tuple[int, int]:
     """Return the (width, height) that :func:`decode` would give, in pixels, from the header alone.
 
-    A PNG's orientation is missed if its EXIF chunk follows the pixels.
-
     Raises:
         BadImage: as :func:`decode`, for errors that the header shows.
     """
-    with _SILENCE:
-        source_format, image = _open(data)
-        _check_size(image.size, options)
-        try:
-            already, own = 1, exif_orientation(image.info.get("exif"))
-            if source_format == "TIFF":
-                already = own = _tiff_orientation_to_come(image)
-        except Exception as error:
-            raise _explained(error, data, source_format) from error
-    wanted = own if options.exif_orientation else 1
-    width, height = image.size
-    # orientations 5 to 8 swap width and height
-    return (height, width) if (wanted >= 5) != (already >= 5) else (width, height)
+    header = headers.read(data)
+    check(header, options)
+    (width, height), orientation = (header.width, header.height), header.orientation
+    if orientation == 0:
+        with _SILENCE:
+            try:
+                image = _open(header.kind.format, header.stripped())
+            except Exception as error:
+                raise _explained(error, header) from error
+            (width, height), orientation = image.size, headers.exif_orientation(image.info.get("exif"))
+    return (height, width) if orientation >= 5 and options.exif_orientation else (width, height)
 
 
 def encode_lossy(image: Image.Image, options: EncodeOptions) -> bytes:
@@ -182,54 +174,70 @@ def too_long(width: int, height: int, image_format: ImageFormat) -> BadImage | N
     return BadImage("encode_error", why)
 
 
-def _open(data: bytes) -> tuple[str, ImageFile.ImageFile]:
-    """Read a file's header; return the format and the unloaded image.
+def load_plugins() -> None:
+    """Import Pillow's decoders now, so that the first image does not wait for them."""
+    _openers()
 
-    This is ``Image.open`` without its size check, whose limit is global to the process, and without its warnings about files that are
-    not images.
+
+def _open(file_format: str, data: bytes) -> ImageFile.ImageFile:
+    """Return an unloaded image.
+
+    This is ``Image.open`` for one format, without its size check, whose limit is global to the process.
     """
-    if not data:
-        raise BadImage("empty", "the file has 0 bytes")
-    failures: list[tuple[str, Exception]] = []
-    for name, factory, accept in _openers():
-        if accept(data[:16]) is not True:  # a plugin whose native library is missing returns an error text
-            continue
-        try:
-            return name, factory(io.BytesIO(data), "")
-        except Exception as error:
-            failures.append((name, error))
-    kind = unsupported_kind(data)
-    if kind is not None:
-        way_out = "name it itself as an input, and its entries are read" if kind == TAR else "convert it to an image first"
-        raise BadImage("unsupported", f"it is {kind}, which is not decoded; {way_out}")
-    for name, failure in failures:
-        if name not in WEAK_SIGNATURES:
-            raise _explained(failure, data, name) from failure
-    raise BadImage("not_an_image", "no decoder knows what it is") from (failures[0][1] if failures else None)
+    opener = _openers().get(file_format)
+    if opener is None:
+        raise kinds.unsupported(f"a file of the format {file_format}", "a newer Pillow may decode it")
+    factory, accept = opener
+    says = accept(data[:16]) if accept else None
+    if isinstance(says, str):  # a plugin whose native library is missing
+        raise kinds.unsupported(f"a file of the format {file_format}", f"Pillow says: {says}")
+    image: ImageFile.ImageFile = factory(io.BytesIO(data), "")
+    return image
 
 
 @functools.lru_cache(maxsize=1)
-def _openers() -> tuple[tuple[str, Any, Any], ...]:
-    """Return (format, factory, accept) for each format that the installed Pillow supports."""
+def _openers() -> dict[str, tuple[Any, Any]]:
+    """Return (factory, accept) for each format that the installed Pillow supports."""
     from PIL import Image
 
     for module in FORMATS.values():
-        with contextlib.suppress(ImportError):  # an older Pillow
-            importlib.import_module(f"PIL.{module}")
-    return tuple((name, *Image.OPEN[name]) for name in FORMATS if name in Image.OPEN)
+        if module:
+            with contextlib.suppress(ImportError):  # an older Pillow
+                importlib.import_module(f"PIL.{module}")
+    found = {name: Image.OPEN[name] for name in FORMATS if name in Image.OPEN and FORMATS[name]}
+    with contextlib.suppress(ImportError):
+        found["HEIF"] = importlib.import_module("pillow_heif").HeifImageFile, None
+    return found
 
 
-def _load(source_format: str, image: ImageFile.ImageFile, options: DecodeOptions) -> DecodedImage:
+def _load(header: Header, stripped: bytes, options: DecodeOptions) -> DecodedImage:
+    source_format = header.kind.format
+    image = _open(source_format, stripped)
+    if source_format == "HEIF":  # its reader counts the images that are no thumbnails, depth maps or tiles
+        _check_frames(source_format, getattr(image, "n_frames", 1), options)
     _check_size(image.size, options)
-    already_applied = _tiff_orientation_to_come(image) if source_format == "TIFF" else 1
-    own_orientation = image.tag_v2.get(ORIENTATION_TAG) if source_format == "TIFF" else None  # type: ignore[attr-defined]
     image.load()
-    _check_size(image.size, options)  # a GIF frame or an icon can be larger than its header states
-    if own_orientation is None:
-        own_orientation = exif_orientation(image.info.get("exif"))
-    wanted = own_orientation if options.exif_orientation else 1
-    rgb = _turned(_without_metadata(_to_rgb(image, source_format)), already_applied, wanted)
-    return DecodedImage(rgb, rgb.width, rgb.height, "pillow", source_format)
+    _check_size(image.size, options)
+    if source_format not in ("AVIF", "HEIF") and image.size != (header.width, header.height):
+        raise BadImage("decode_error", f"the {source_format} was decoded to another size than its header states")
+    rgb = _to_rgb(image, header)
+    if header.complete is not None and ("interlaced" in header.kind.compression or not _last_row(rgb).any()) and not header.complete():
+        raise BadImage("truncated", f"the {source_format} ends too early: rows are missing")
+    orientation = header.orientation or headers.exif_orientation(image.info.get("exif"))
+    turned = _turned(_without_metadata(rgb), orientation if options.exif_orientation else 1)
+    return DecodedImage(turned, turned.width, turned.height, "pillow", source_format)
+
+
+def _last_row(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
+
+
+def _check_frames(file_format: str, pictures: int, options: DecodeOptions) -> None:
+    if pictures > 1 and options.frames == "refuse":
+        raise BadImage(
+            "several_frames",
+            f"the {file_format} has {pictures} pictures, and a mask shows one; --frames first masks the first, and no other",
+        )
 
 
 def _check_size(size: tuple[int, int], options: DecodeOptions) -> None:
@@ -243,15 +251,14 @@ def _check_size(size: tuple[int, int], options: DecodeOptions) -> None:
         )
 
 
-def _to_rgb(image: Image.Image, source_format: str) -> Image.Image:
+def _to_rgb(image: Image.Image, header: Header) -> Image.Image:
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I;16") or (image.mode == "I" and source_format in ("PNG", "PPM")):
+    if image.mode.startswith("I;16") or image.mode == "I":
         from PIL import Image
 
-        bits = 16
-        if source_format == "TIFF":  # Pillow scales 12-bit samples to 16 bits in other formats, but not in TIFF
-            bits = int(image.tag_v2.get(258, (16,))[0])  # type: ignore[attr-defined]
+        # Pillow scales 12-bit samples to 16 bits in other formats, but not in TIFF.
+        bits = header.kind.depth if header.kind.format == "TIFF" else 16
         image = Image.fromarray((np.asarray(image) >> (bits - 8)).astype(np.uint8))
     # convert() would map the transparent colour into the result, and can fail at that.
     image.info.pop("transparency", None)
@@ -265,33 +272,10 @@ def _without_metadata(image: Image.Image) -> Image.Image:
     return Image.Image()._new(image.im)
 
 
-def exif_orientation(block: object) -> int:
-    """Return the orientation (1..8) in an EXIF block, or 1 if there is none or the block can't be read."""
-    if not isinstance(block, bytes):
-        return 1
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Apply an EXIF orientation."""
     from PIL import Image
 
-    try:
-        exif = Image.Exif()
-        exif.load(block)
-        value = exif.get(ORIENTATION_TAG, 1)
-    except Exception:  # a damaged block can make Pillow raise almost anything
-        return 1
-    return value if isinstance(value, int) else 1
-
-
-def _tiff_orientation_to_come(image: ImageFile.ImageFile) -> int:
-    """Return the orientation that Pillow applies by itself when it loads a TIFF."""
-    value = image.getexif().get(ORIENTATION_TAG, 1)
-    return value if isinstance(value, int) else 1
-
-
-def _turned(image: Image.Image, applied: int, wanted: int) -> Image.Image:
-    """Undo the orientation ``applied`` and apply ``wanted``."""
-    from PIL import Image
-
-    if applied == wanted:
-        return image
     turn = Image.Transpose
     methods = {
         2: turn.FLIP_LEFT_RIGHT,
@@ -302,14 +286,10 @@ def _turned(image: Image.Image, applied: int, wanted: int) -> Image.Image:
         7: turn.TRANSVERSE,
         8: turn.ROTATE_90,
     }
-    undone = {6: 8, 8: 6}.get(applied, applied)
-    for orientation in (undone, wanted):
-        if orientation in methods:
-            image = image.transpose(methods[orientation])
-    return image
+    return image.transpose(methods[orientation]) if orientation in methods else image
 
 
-def _explained(error: Exception, data: bytes, source_format: str) -> BadImage:
+def _explained(error: Exception, header: Header) -> BadImage:
     """Turn a decoder's exception into a BadImage with a reason."""
     from PIL import Image
 
@@ -320,9 +300,9 @@ def _explained(error: Exception, data: bytes, source_format: str) -> BadImage:
         return BadImage("decode_error", "there is not enough memory to decode it")
     says_so = re.search(r"truncat|not enough image data|unexpected end|end of file", words, re.IGNORECASE)
     reads_beyond = isinstance(error, (struct.error, IndexError, EOFError))
-    if says_so or reads_beyond or ends_early(data, source_format):
-        return BadImage("truncated", f"the {source_format or 'image'} ends too early: {words}")
-    return BadImage("decode_error", f"the {source_format or 'image'} is damaged: {words}")
+    if says_so or reads_beyond or header.cut:
+        return BadImage("truncated", f"the {header.kind.format} ends too early: {words}")
+    return BadImage("decode_error", f"the {header.kind.format} is damaged: {words}")
 
 
 def _words(error: Exception) -> str:

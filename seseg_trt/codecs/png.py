@@ -27,6 +27,7 @@ try:
     from zlib_ng import zlib_ng as _zlib_ng
 except ImportError:  # zlib-ng has no wheel for this platform: zlib is slower
     _zlib_ng = None  # type: ignore[assignment]
+crc32 = zlib.crc32 if _zlib_ng is None else _zlib_ng.crc32
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FILTER_UP = 2
@@ -97,5 +98,4 @@ def _compressed_by_zlib(rows: npt.NDArray[np.uint8]) -> Iterator[bytes]:
 def _chunk(kind: bytes, data: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
     if kind == b"IDAT" and not data:  # the compressor has buffered all its input
         return ()
-    crc32 = zlib.crc32 if _zlib_ng is None else _zlib_ng.crc32
     return struct.pack(">I", len(data)), kind, data, struct.pack(">I", crc32(data, crc32(kind)))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..codecs import pillow
 from ..codecs.batches import DecodeItems, Decoding
-from ..codecs.headers import probe_pixels
+from ..codecs.native import probe_pixels
 from ..codecs.pillow import DecodedImage
 from ..codecs.png import encode_png
 from ..errors import BadImage
@@ -93,7 +93,7 @@ class Lane(abc.ABC):
         self._resampler = resampler
         self.input_size = backend.input_size
         self.description = backend.description
-        pillow.probe_pixels(b"\0")  # load Pillow's plugins now, so that the first image does not wait for them
+        pillow.load_plugins()
 
     def pixels(self, source: Source) -> int:
         """Return an image's pixel count from its header, or 0 if the header can't be read."""

@@ -168,7 +168,7 @@ def test_the_corpus_is_quarantined_as_on_the_cpu(backend: TensorRTBackend, tmp_p
 def test_a_damaged_image_costs_no_neighbour(backend: TensorRTBackend) -> None:
     lane = open_gpu_lane(backend, LaneOptions(decoding=DALI))
     images = make_images()
-    names = ["good.jpg", "damaged.png", "rgba.png", "truncated_jpg.jpg", "exif6.jpg", "animated_gif.gif"] * 3
+    names = ["good.jpg", "damaged_stream.png", "rgba.png", "truncated_jpg.jpg", "exif6.jpg", "palette_transparent_gif.gif"] * 3
     found = lane.decode([Source(name.encode(), images[name][0]) for name in names])
     for name, frame in zip(names, found, strict=True):
         if isinstance(frame, BadImage):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from seseg_trt.codecs import pillow
-from seseg_trt.codecs.headers import native_image
+from seseg_trt.codecs.native import native_image
 from seseg_trt.codecs.nvimgcodec import NvimgcodecDecoder
 from seseg_trt.errors import BadImage
 from seseg_trt.options import DecodeOptions

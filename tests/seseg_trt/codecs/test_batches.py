@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seseg_trt.codecs import pillow
 from seseg_trt.codecs.batches import BATCHES_UNDER_SUSPICION, BatchRefused, DecodeItems, Decoding
-from seseg_trt.codecs.headers import native_image
+from seseg_trt.codecs.native import native_image
 from seseg_trt.codecs.pillow import DecodedImage
 from seseg_trt.errors import BadImage
 from seseg_trt.options import DecodeOptions
@@ -88,14 +88,14 @@ def test_any_mix_gives_what_pillow_gives(batches: list[list[str]]) -> None:
 
 
 def test_each_decoder_has_its_share() -> None:
-    names = ["good.jpg", "animated_gif.gif", "rgba.png"]
+    names = ["good.jpg", "palette_transparent_gif.gif", "rgba.png"]
     decoding = Decoding(OPTIONS, FakeBatches().decode, lambda: FakeItems().decode)
     found = decoding.decode([IMAGES[name][0] for name in names])
     assert [image.decoded_by for image in found if isinstance(image, DecodedImage)] == ["dali", "pillow", "dali"]
 
 
 def test_a_refused_batch_goes_to_the_item_decoder_and_its_bad_image_to_pillow() -> None:
-    names = ["good.jpg", "damaged.png", "rgba.png", "exif6.jpg"]
+    names = ["good.jpg", "damaged_stream.png", "rgba.png", "exif6.jpg"]
     failing = native_image(IMAGES["rgba.png"][0], OPTIONS)
     assert failing is not None
     decoding = Decoding(OPTIONS, FakeBatches().decode, lambda: FakeItems([failing.data]).decode)
@@ -109,7 +109,7 @@ def test_after_a_refusal_the_item_decoder_is_asked_first_for_a_while() -> None:
     batches = FakeBatches()
     decoding = Decoding(OPTIONS, batches.decode, lambda: FakeItems().decode)
     good = [IMAGES["good.jpg"][0]]
-    decoding.decode([*good, IMAGES["damaged.png"][0]])
+    decoding.decode([*good, IMAGES["damaged_stream.png"][0]])
     for _ in range(BATCHES_UNDER_SUSPICION):
         assert [image.decoded_by for image in decoding.decode(good) if isinstance(image, DecodedImage)] == ["nvimgcodec"]
     assert [image.decoded_by for image in decoding.decode(good) if isinstance(image, DecodedImage)] == ["dali"]
@@ -123,7 +123,7 @@ def test_no_native_decoder_is_asked_for_what_is_pillows() -> None:
         pytest.fail("nothing was refused")
 
     decoding = Decoding(OPTIONS, batches.decode, make_items)
-    names = ["empty.jpg", "garbage.jpg", "grey16_png.png", "animated_gif.gif", "bomb_png.png"]
+    names = ["empty.jpg", "garbage.jpg", "grey16_png.png", "palette_transparent_gif.gif", "bomb_png.png"]
     check(names, decoding.decode([IMAGES[name][0] for name in names]))
     assert decoding.decode([]) == []
     assert batches.calls == 0

@@ -11,7 +11,7 @@ from PIL import Image
 from seseg_trt.codecs import pillow
 from seseg_trt.codecs.batches import BatchRefused
 from seseg_trt.codecs.dali import DaliDecoder, DaliResampler, GpuImage
-from seseg_trt.codecs.headers import native_image
+from seseg_trt.codecs.native import native_image
 from seseg_trt.lanes.device_work import as_device_source
 from seseg_trt.masks.records import DeviceSource
 from seseg_trt.options import DecodeOptions, Resample
@@ -64,7 +64,7 @@ def test_orientations_are_pillows(decoder: DaliDecoder, options: DecodeOptions) 
 
 def test_a_bad_image_is_refused_and_the_decoder_goes_on(decoder: DaliDecoder) -> None:
     good = GOOD["good.jpg"].data
-    bad = native_image(IMAGES["damaged.png"][0], OPTIONS)
+    bad = native_image(IMAGES["damaged_stream.png"][0], OPTIONS)
     assert bad is not None
     for _ in range(2):
         with pytest.raises(BatchRefused):

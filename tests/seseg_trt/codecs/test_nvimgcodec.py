@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from seseg_trt.codecs import pillow
-from seseg_trt.codecs.headers import native_image
+from seseg_trt.codecs.native import native_image
 from seseg_trt.codecs.nvimgcodec import NvimgcodecDecoder, NvimgcodecEncoder
 from seseg_trt.errors import BadImage
 from seseg_trt.options import DecodeOptions, EncodeOptions, Subsampling
