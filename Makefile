@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 ## They start some hundred processes, each of which would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
-ALL_EXTRAS := dev,engine,dali,rtx,ort,scale,nvrtc,servers
+ALL_EXTRAS := dev,engine,dali,heif,rtx,ort,scale,nvrtc,servers
 
 # A program for Node that speaks Azure's protocol; the tests of az:// talk to it.
 AZURITE := .azurite/node_modules/.bin/azurite-blob

@@ -44,7 +44,12 @@ def png_of(width: int, height: int, bits: int, color_type: int, rows: bytes, str
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows) if stream is None else stream) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows) if stream is None else stream)
+        + chunk(b"IEND", b"")
+    )
 
 
 def png16_rgb(values: npt.NDArray[np.uint16]) -> bytes:

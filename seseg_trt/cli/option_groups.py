@@ -41,6 +41,7 @@ QUIET = Flag("--quiet -q", SWITCH, "Show errors alone: no progress and no summar
 _DECODING = (
     Flag("--exif-orientation/--no-exif-orientation", {}, "Turn images as their EXIF data say.", True, shown="--exif-orientation"),
     Flag("--max-pixels", count(), "Leave out images with more than N pixels.", options.DEFAULT_MAX_PIXELS),
+    Flag("--frames", choice(options.Frames), "Leave out animations and files of several pages, or take their first picture.", "refuse"),
 )
 
 
@@ -177,8 +178,9 @@ _THRESHOLD = Flag("--threshold", count("0..100", 0, 100), "Compare masks at this
 def measuring(make: Any, *more: Flag) -> OptionGroup:
     """Return the options of a measurement: what ``make`` makes of a threshold, a batch, how to decode, and ``more`` about its scores."""
 
-    def made(threshold: int, batch: int, exif_orientation: bool, max_pixels: int, **fields: Any) -> Any:
-        return make(threshold=threshold, decoding=DecodeOptions(exif_orientation, max_pixels), batch=batch, **fields)
+    def made(threshold: int, batch: int, exif_orientation: bool, max_pixels: int, frames: options.Frames, **fields: Any) -> Any:
+        decoding = DecodeOptions(exif_orientation, max_pixels, frames)
+        return make(threshold=threshold, decoding=decoding, batch=batch, **fields)
 
     return OptionGroup("options", made, {DECODING: _DECODING, NETWORK: (_BATCH,), SCORES: (_THRESHOLD, *more)})
 

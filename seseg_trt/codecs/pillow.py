@@ -220,9 +220,10 @@ def _load(header: Header, stripped: bytes, options: DecodeOptions) -> DecodedIma
     _check_size(image.size, options)
     if source_format not in ("AVIF", "HEIF") and image.size != (header.width, header.height):
         raise BadImage("decode_error", f"the {source_format} was decoded to another size than its header states")
-    rgb = _to_rgb(image, header)
-    if header.complete is not None and ("interlaced" in header.kind.compression or not _last_row(rgb).any()) and not header.complete():
+    # A row that the decoder did not reach is 0.
+    if header.complete is not None and ("interlaced" in header.kind.compression or not _last_row(image).any()) and not header.complete():
         raise BadImage("truncated", f"the {source_format} ends too early: rows are missing")
+    rgb = _to_rgb(image, header)
     orientation = header.orientation or headers.exif_orientation(image.info.get("exif"))
     turned = _turned(_without_metadata(rgb), orientation if options.exif_orientation else 1)
     return DecodedImage(turned, turned.width, turned.height, "pillow", source_format)

@@ -43,7 +43,7 @@ def contact_sheet(rows: Sequence[tuple[Path, Sequence[Path]]]) -> Image.Image:
         draw.text((GAP + column * (CELL[0] + GAP) + CELL[0] // 2, HEADER // 2 + GAP // 2), title, INK, font, anchor="mm")
     for row, (source, outputs) in enumerate(rows):
         for column, path in enumerate([source, *outputs]):
-            image = pillow.decode(path.read_bytes(), DecodeOptions()).image
+            image = pillow.decode(path.read_bytes(), DecodeOptions(frames="first")).image
             corner = (GAP + column * (CELL[0] + GAP), HEADER + GAP + row * (CELL[1] + GAP))
             sheet.paste(ImageOps.pad(image, CELL, color=BACKGROUND), corner)
     return sheet

@@ -156,7 +156,7 @@ def _picture(read: Callable[[], bytes], kind: str, blur: bool) -> pictures.Pictu
     from ..codecs import pillow
 
     try:
-        image = pillow.decode(read(), DecodeOptions()).image
+        image = pillow.decode(read(), DecodeOptions(frames="first")).image
     except (OSError, BadImage):
         return None
     return pictures.photograph(image, kind, blur=blur)

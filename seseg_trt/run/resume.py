@@ -19,7 +19,19 @@ from ..storage.locations import is_tar
 from .plan import WorkPlan
 
 WORTH_ANOTHER_TRY: frozenset[ReasonCode] = frozenset(
-    {"unreadable", "missing", "link_loop", "changed", "too_large", "collision", "engine_error", "encode_error", "timeout", "crashed"}
+    {
+        "unreadable",
+        "missing",
+        "link_loop",
+        "changed",
+        "several_frames",
+        "too_large",
+        "collision",
+        "engine_error",
+        "encode_error",
+        "timeout",
+        "crashed",
+    }
 )
 """Reasons that lie outside the file's bytes (also in the limits that the user sets), and so may be gone the next time."""
 

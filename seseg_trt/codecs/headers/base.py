@@ -19,7 +19,7 @@ class Header:
         kind: what its samples are.
         width, height: the size in pixels of the picture that is decoded, before the orientation is applied.
         stripped: returns the file's bytes without metadata, one picture alone where the format allows it. Raises BadImage
-            (``decode_error``) for a wrong checksum.
+            (``decode_error``) for a wrong checksum, or data that hold more than the picture.
         orientation: 1..8, as in EXIF; 0 if only the decoder finds it.
         pictures: how many pictures the file has: frames or pages; thumbnails and other sizes of the same picture are not counted.
         regular: its structure is the usual one, so a decoder that is not hardened may have it.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .base import Header, cut_off, damaged, exif_orientation
 from .kinds import Kind
-from .tiff import read_directory
+from .tiff import MPF_ENTRIES, read_directory
 
 TABLES = frozenset({0xC4, 0xDB, 0xDD, 0xCC})  # DHT, DQT, DRI, DAC
 FRAMES = {
@@ -31,7 +31,6 @@ APPLICATION = frozenset({*range(0xE0, 0xF0), 0xFE})  # APP0 to APP15, COM
 STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM, RST0 to RST7: no length follows
 JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 """A JFIF segment without thumbnail and pixel density. Its presence alone says that the colours are YCbCr."""
-MPF_ENTRIES = 0xB002
 
 
 class _Frame(NamedTuple):

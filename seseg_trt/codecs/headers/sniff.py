@@ -60,7 +60,7 @@ UNSUPPORTED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xd7\xcd\xc6\x9a", "a Windows metafile (a drawing)"),
     (40, b" EMF", "a Windows metafile (a drawing)"),
     (0, b"SIMPLE  =", "a FITS table"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (0, b"\x89HDF\r\n\x1a\n", "HDF5 data"),
     (0, b"GRIB", "a GRIB weather field"),
     (0, b"BUFR", "a BUFR weather report"),
     (0, b"DDS ", "a DirectDraw texture"),
@@ -117,7 +117,7 @@ UNSUPPORTED: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xfd7zXZ\0", "an xz file"),
     (0, b"\x28\xb5\x2f\xfd", "a Zstandard file"),
     (0, b"PAR1", "a Parquet table"),
-    (0, b"version https://git-lfs", "a Git LFS pointer, not the file"),
+    (0, b"version https://git-lfs", "a Git LFS pointer"),
     (257, b"ustar", TAR),
 )
 """(offset, bytes, description) of formats that users may take for images, or that contain images, but that are not decoded.
@@ -126,16 +126,26 @@ PostScript is a program that would have to be run, drawings have no pixels, and 
 """
 
 
+WAYS_OUT = {
+    "video": "extract its frames as images first",
+    "sound": "leave it out",
+    "archive": "unpack it first",
+    "pointer": "fetch the file with `git lfs pull`",
+    "file": "unpack it first",
+}
+"""The way out for a kind, by the last word of its description."""
+
+
 def unsupported_kind(data: bytes) -> BadImage | None:
     """Return the error for a file of an unsupported format, which names it; None if the format is unknown."""
     for offset, magic, kind in UNSUPPORTED:
         if data[offset : offset + len(magic)] == magic:
             if kind == TAR:
                 return unsupported(kind, "name it itself as an input, and its entries are read")
-            return unsupported(kind, "convert it to an image first")
+            return unsupported(kind, WAYS_OUT.get(kind.split()[-1], "convert it to a PNG first"))
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith((b"<svg", b"<?xml")) and b"<svg" in head:
-        return unsupported("an SVG drawing", "convert it to an image first")
+        return unsupported("an SVG drawing", "convert it to a PNG first")
     if head.startswith((b"<!doctype html", b"<html")):
         return unsupported("an HTML page", "fetch the image that it stands for")
     return None

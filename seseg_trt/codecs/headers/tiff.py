@@ -11,19 +11,24 @@ from typing import Any, NamedTuple
 
 from .base import ORIENTATION_TAG, Header, cut_off, damaged
 from .kinds import Kind, unsupported
+from .unpacked import unpacked_size
 
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 254, 255, 256, 257, 258, 259, 262, 266
 STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_COUNTS, PLANAR, T4, T6, PREDICTOR = 273, 277, 278, 279, 284, 292, 293, 317
 COLOR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, SUB_DIRECTORIES = 320, 322, 323, 324, 325, 330
 INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES, SUBSAMPLING = 332, 338, 339, 347, 530
+MPF_ENTRIES = 0xB002
+"""A tag of files of several JPEGs."""
 KEPT = frozenset(
     {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_COUNTS, PLANAR, T4, T6}
     | {PREDICTOR, COLOR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT, JPEG_TABLES, SUBSAMPLING}
 )
+LONG = frozenset({WIDTH, HEIGHT, ROWS_PER_STRIP, TILE_WIDTH, TILE_HEIGHT, T4, T6, STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS})
 READ = KEPT | {SUBFILE, OLD_SUBFILE, SUB_DIRECTORIES, INK_SET, ORIENTATION_TAG}
 
-FIELDS = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}
-"""The struct codes of the field types that these tags have: BYTE, SHORT, LONG, UNDEFINED, IFD, LONG8, IFD8."""
+NUMBERS = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+BYTES = {1: "B", 7: "B"}
+"""The struct codes of the field types that these tags have: SHORT, LONG, IFD, LONG8, IFD8, and BYTE and UNDEFINED."""
 COLORS = {
     0: ("white is zero", 1),
     1: ("grey", 1),
@@ -62,6 +67,7 @@ COMPRESSIONS = {
 }
 SAMPLE_FORMATS = {1: "uint", 2: "int", 3: "float", 4: "undefined", 5: "complex int", 6: "complex float"}
 MOST_PAGES = 10_000
+MOST_CHANNELS = 64
 
 Values = tuple[int, ...]
 
@@ -80,11 +86,9 @@ def read_directory(data: bytes, wanted: frozenset[int], at: int | None = None) -
         BadImage: ``truncated`` or ``decode_error``.
         struct.error: the directory lies beyond the end of the file.
     """
-    order = "<" if data[:2] == b"II" else ">"
-    big = struct.unpack_from(order + "H", data, 2)[0] == 43
+    order, big = _place(data)
     if at is None:
-        at = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
-    assert at is not None
+        at = _first_directory(data)
     count = struct.unpack_from(order + ("Q" if big else "H"), data, at)[0]
     size, first = (20, at + 8) if big else (12, at + 2)
     if first + size * count > len(data):
@@ -102,15 +106,27 @@ def read_directory(data: bytes, wanted: frozenset[int], at: int | None = None) -
     return found, int.from_bytes(following, "little" if order == "<" else "big")
 
 
+def _place(data: bytes) -> _Place:
+    order = "<" if data[:2] == b"II" else ">"
+    return _Place(order, struct.unpack_from(order + "H", data, 2)[0] == 43)
+
+
+def _first_directory(data: bytes) -> int:
+    order, big = _place(data)
+    return int(struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0])
+
+
 def _values(data: bytes, entry: int, tag: int, field: int, place: _Place) -> Values:
-    code = FIELDS.get(field)
-    if code is None:
+    code = (BYTES if tag in (JPEG_TABLES, MPF_ENTRIES) else NUMBERS).get(field)
+    if code is None or (tag == COLOR_MAP and field != 3):
         raise damaged(f"the TIFF's tag {tag} has the field type {field}, which it can't have")
     count = struct.unpack_from(place.order + ("Q" if place.big else "I"), data, entry + 4)[0]
     where, room = (entry + 12, 8) if place.big else (entry + 8, 4)
     size = count * struct.calcsize(code)
     if size > room:
         where = struct.unpack_from(place.order + ("Q" if place.big else "I"), data, where)[0]
+    if where < 8:
+        raise damaged(f"the TIFF's tag {tag} lies within the file's signature")
     if where + size > len(data):
         raise cut_off("TIFF", f"its tag {tag} is not whole")
     return struct.unpack_from(f"{place.order}{count}{code}", data, where)
@@ -140,10 +156,9 @@ def read(data: bytes) -> Header:
 def _pages(data: bytes) -> tuple[list[dict[int, Values]], int]:
     """Return the directories of whole pictures, and how many more there are in sub-directories."""
     pages: list[dict[int, Values]] = []
-    hidden, at, seen = 0, None, set[int]()
-    while at is None or (0 < at < len(data) and at not in seen and len(seen) < MOST_PAGES):
-        if at is not None:
-            seen.add(at)
+    hidden, at, seen = 0, _first_directory(data), set[int]()
+    while (0 < at < len(data) or not seen) and at not in seen and len(seen) < MOST_PAGES:
+        seen.add(at)
         try:
             tags, at = read_directory(data, READ, at)
         except Exception:
@@ -177,6 +192,8 @@ class _Page:
             raise damaged(f"the TIFF states a size of {self.width} x {self.height} pixels")
         self.orientation = tags.get(ORIENTATION_TAG, (1,))[0] if tags.get(ORIENTATION_TAG) else 1
         self.channels = self._one(SAMPLES, 1)
+        if not 0 < self.channels <= MOST_CHANNELS:
+            raise unsupported(f"a TIFF of {self.channels} channels")
         compression = self._one(COMPRESSION, 1)
         self.compression = COMPRESSIONS.get(compression, f"compression {compression}")
         self.planar = self.channels > 1 and self._one(PLANAR, 1) == 2
@@ -253,37 +270,55 @@ class _Page:
             across, down = 1, -(-self.height // height)
             offset_tag, count_tag = STRIP_OFFSETS, STRIP_COUNTS
         wanted = across * down * planes
-        offsets, counts = tags.get(offset_tag, ()), tags.get(count_tag)
+        offsets, counts = tags.get(offset_tag, ()), tags.get(count_tag, ())
         row = (width * self.depth * (self.channels // planes) + 7) // 8
         rows = [height if tiled else min(height, self.height - top * height) for top in range(down)] if wanted <= len(self._data) else []
         sizes = tuple(row * count for count in rows for _ in range(across)) * planes
-        if counts is None and self.compression == "uncompressed":  # libtiff reckons them as well
-            counts = sizes
-        if len(offsets) < wanted or counts is None or len(counts) < wanted:
-            raise cut_off("TIFF", f"{wanted} strips or tiles make its picture, and it has {min(len(offsets), len(counts or ()))}")
+        self._sizes = sizes
+        if len(offsets) < wanted or len(counts) < wanted:
+            raise cut_off("TIFF", f"{wanted} strips or tiles make its picture, and it has {min(len(offsets), len(counts))}")
         if len(offsets) > wanted or len(counts) > wanted:
             raise damaged(f"{wanted} strips or tiles make the TIFF's picture, and it has {max(len(offsets), len(counts))}")
         for offset, count, size in zip(offsets, counts, sizes, strict=True):
-            missing = count < size if self.compression == "uncompressed" else count < 1
-            if missing or offset < 8 or offset + count > len(self._data):
+            raw = self.compression == "uncompressed"
+            if (count < size if raw else count < 1) or offset < 8 or offset + count > len(self._data):
                 raise cut_off("TIFF", "a strip or a tile is not whole")
+            if raw and count > max(sizes):
+                raise damaged("the TIFF's strips or tiles hold more than its picture")
+            if not _fax_is_whole(self.compression, self._data[offset : offset + count], self._tags, rows[0]):
+                raise cut_off("TIFF", "rows of a strip or a tile are missing, or it is no fax")
             if self.compression == "JPEG" and not self._data[offset : offset + count].rstrip(b"\0").endswith(b"\xff\xd9"):
                 raise cut_off("TIFF", "the JPEG in a strip or a tile is not whole")
         return (offset_tag, offsets), (count_tag, counts)
 
     def stripped(self) -> bytes:
         """Return the file with a directory of the tags that the pixels need, and of this picture alone."""
-        place = (len(self._data) + 1) & ~1
-        tags: dict[int, tuple[str, Values]] = {}
-        for tag in KEPT & self._tags.keys():
-            long = tag in (WIDTH, HEIGHT, ROWS_PER_STRIP, TILE_WIDTH, TILE_HEIGHT, T4, T6)
-            tags[tag] = "B" if tag == JPEG_TABLES else "I" if long else "H", self._tags[tag]
-        for tag, values in self._segments:
-            tags[tag] = "I", values
-        if ROWS_PER_STRIP in tags:
-            tags[ROWS_PER_STRIP] = "I", (min(self._tags[ROWS_PER_STRIP][0], self.height),)
-        tags[BITS] = "H", (self.depth,) * self.channels
-        tags[SAMPLE_FORMAT] = "H", (1,) * self.channels
+        if self._has_surplus():
+            raise damaged("the TIFF's strips or tiles hold more than its picture")
+        kept = {tag: self._tags[tag] for tag in KEPT & self._tags.keys()} | dict(self._segments)
+        if ROWS_PER_STRIP in kept:
+            kept[ROWS_PER_STRIP] = (min(kept[ROWS_PER_STRIP][0], self.height),)
+        kept |= {BITS: (self.depth,) * self.channels, SAMPLE_FORMAT: (1,) * self.channels, PLANAR: (2 if self.planar else 1,)}
+        if self._extra:
+            kept[EXTRA_SAMPLES] = (2,) * self._extra  # alpha, which is dropped, whatever the file calls it
+        return self._file(kept, self._data)
+
+    def _has_surplus(self) -> bool:
+        """Return whether the first strip or tile holds more bytes than its rows have, or the last strip more and yet not all rows."""
+        compression = self.compression
+        if compression not in ("LZW", "deflate", "PackBits"):
+            return False
+        (_, offsets), (_, counts) = self._segments
+        first, last = (self._data[offsets[index] : offsets[index] + counts[index]] for index in (0, -1))
+        full, rest = self._sizes[0], self._sizes[-1]
+        if unpacked_size(first, compression, full + 1) > full:
+            return True
+        return rest < full and rest < unpacked_size(last, compression, full + 1) != full
+
+    def _file(self, values: dict[int, Values], data: bytes) -> bytes:
+        """Return a file with a directory of these tags behind the data, whose first 8 bytes are replaced."""
+        place = (len(data) + 1) & ~1
+        tags = {tag: ("B" if tag == JPEG_TABLES else "I" if tag in LONG else "H", numbers) for tag, numbers in values.items()}
         directory, far, at = b"", b"", place + 2 + 12 * len(tags) + 4
         codes = {"B": 7, "H": 3, "I": 4}
         try:
@@ -299,4 +334,20 @@ class _Page:
         except struct.error:
             raise unsupported("a TIFF of over 4 GiB, or with a tag out of its range") from None
         count = struct.pack(self._order + "H", len(tags))
-        return b"".join([head, memoryview(self._data)[8:], bytes(place - len(self._data)), count, directory, bytes(4), far])
+        return b"".join([head, memoryview(data)[8:], bytes(place - len(data)), count, directory, bytes(4), far])
+
+
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+END_OF_LINE = "000000000001"
+
+
+def _fax_is_whole(compression: str, piece: bytes, tags: dict[int, Values], rows: int) -> bool:
+    """Return whether a strip's codes end as ITU-T T.6 or T.4 asks. libtiff fills rows that are not there, with a warning."""
+    if not compression.startswith("fax"):
+        return True
+    if tags.get(FILL_ORDER) == (2,):
+        piece = piece.translate(REVERSED)
+    bits = f"{int.from_bytes(piece, 'big'):0{8 * len(piece)}b}"
+    if compression == "fax group 4":
+        return bits.rstrip("0").endswith(END_OF_LINE * 2)
+    return bits.count(END_OF_LINE) >= rows

@@ -18,7 +18,7 @@ from seseg_trt.options import BackendName, DecodeOptions, EncodeOptions, ImageFo
 
 FLAGS_OF_SEGMENT = """
     --input-dir --output-dir --files-from --null -0 --base --model --output-type --mask-color --threshold --seed --format --quality
-    --subsampling --keep-suffix --exif-orientation --no-exif-orientation --max-pixels --decoder --resample --device --backend --threads
+    --subsampling --keep-suffix --exif-orientation --no-exif-orientation --max-pixels --frames --decoder --resample --device --backend --threads
     --processes     --workers --memory --state --on-change --overwrite --retry-quarantined --durable --max-failures --timeout --shard --tar-entries
     --results --rle --report --report-images --require-certificate --dry-run --json --quiet -q
 """
