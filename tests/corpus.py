@@ -104,6 +104,7 @@ def make_images() -> dict[str, tuple[bytes, str]]:
         "frames_tif.tif": saved(rgb, "TIFF", save_all=True, append_images=[turned], compression="tiff_lzw"),
         "frames_mpo.mpo": saved(rgb, "MPO", save_all=True, append_images=[turned]),
         "photo_webp.webp": saved(rgb, "WEBP"),
+        "photo_lzw_tif.tif": tiff,
         "photo_bmp.bmp": saved(rgb, "BMP"),
         "photo_ppm.ppm": saved(rgb, "PPM"),
         "photo_jp2.jp2": saved(rgb, "JPEG2000"),

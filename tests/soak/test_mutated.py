@@ -24,7 +24,7 @@ def run_over_mutated(folder: Path, count: int, seed: int) -> dict[str, int]:
     reasons: dict[str, int] = {}
     for line in lines:
         reasons[line["reason"]] = reasons.get(line["reason"], 0) + 1
-    assert set(reasons) <= {"empty", "truncated", "not_an_image", "unsupported", "too_large", "decode_error"}, reasons
+    assert set(reasons) <= {"empty", "truncated", "not_an_image", "unsupported", "several_frames", "too_large", "decode_error"}, reasons
     masked = {path.name.removesuffix("_se.png") for path in (folder / "out").glob("*_se.png")}
     assert len(masked) == found["done"] and not masked & {line["path"] for line in lines}
     return {"done": found["done"], **reasons}
