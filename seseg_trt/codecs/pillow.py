@@ -150,8 +150,12 @@ def encode_lossy(image: Image.Image, options: EncodeOptions) -> bytes:
     """
     if options.format == "png":
         raise ValueError("PNG is not lossy")
-    if bad := too_long(*image.size, options.format):
-        raise bad
+    bad = too_long(*image.size, options.format)
+    if bad is not None:
+        try:
+            raise bad
+        finally:
+            del bad  # its frame would hold it, and it its frame and the image
     parameters: dict[str, Any] = {"quality": options.quality}
     if options.format == "jpg":
         parameters |= {"format": "JPEG", "subsampling": ":".join(options.subsampling)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import BadImage
 from ..storage.base import ChangedError, Stat
 from ..storage.select import storage_of
@@ -21,8 +23,13 @@ def stat_source(item: InputItem) -> Stat:
     return storage_of(item.root).stat(item.source) if entry is None else stat_entry(*entry)
 
 
-def read_source(item: InputItem, max_bytes: int) -> tuple[bytes, Stat]:
+def read_source(item: InputItem, max_bytes: int, admit: Callable[[int], None] = lambda size: None) -> tuple[bytes, Stat]:
     """Return an input's bytes, with the size and mtime that they belong to.
+
+    Args:
+        item: the input.
+        max_bytes: a larger one is refused.
+        admit: called with the size before a byte is read; it may wait until there is room.
 
     Raises:
         BadImage: it is empty, larger than ``max_bytes``, or changed while it was read.
@@ -34,6 +41,7 @@ def read_source(item: InputItem, max_bytes: int) -> tuple[bytes, Stat]:
             raise BadImage("empty", "the file has 0 bytes")
         if size > max_bytes:
             raise BadImage("too_large", f"the file has {size} bytes, and --max-pixels admits none over {max_bytes}")
+        admit(size)
 
     entry = split_source(item.source)
     try:

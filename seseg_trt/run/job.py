@@ -73,6 +73,15 @@ class Job:
     bad: BadImage | None = None
     written: bool = False
 
+    def fail(self, bad: BadImage) -> None:
+        """Say why there is no more to be made of it. The error's frames go: they would keep the file and the image in memory."""
+        chain: list[BaseException | None] = [bad]
+        while chain:
+            if (error := chain.pop()) is not None and error.__traceback__ is not None:
+                error.__traceback__ = None
+                chain += [error.__cause__, error.__context__]
+        self.bad = bad
+
 
 def each(work: Callable[[Sequence[In]], Sequence[Out | BadImage]], items: list[In], reason: ReasonCode) -> Sequence[Out | BadImage]:
     """Work on a batch; where the batch as a whole fails, on each item by itself, so that only the guilty one is lost."""

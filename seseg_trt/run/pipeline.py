@@ -56,8 +56,9 @@ class ByteBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._used = 0
+        self._growing = 0
         self._changed = threading.Condition()
-        self._line = threading.Lock()
+        self._line, self._line_to_grow = threading.Lock(), threading.Lock()
         self._open = True
 
     def take(self, amount: int) -> None:
@@ -65,6 +66,18 @@ class ByteBudget:
         with self._line, self._changed:
             self._changed.wait_for(lambda: not self._open or self._used == 0 or self._used + amount <= self.limit)
             self._used += amount
+
+    def grow(self, held: int, amount: int) -> None:
+        """Make ``amount`` bytes of the ``held`` ones; wait as for :meth:`take`, but for those alone that don't wait here themselves."""
+        with self._changed:
+            self._growing += held
+            self._changed.notify_all()
+        with self._line_to_grow, self._changed:
+            self._changed.wait_for(
+                lambda: not self._open or self._used == self._growing or self._used - held + amount <= self.limit,
+            )
+            self._growing -= held
+            self._used += amount - held
 
     def give(self, amount: int) -> None:
         """Give ``amount`` bytes back."""
@@ -130,9 +143,13 @@ class Pipeline(Generic[Job]):
         source: yields the jobs; it is read in a thread of its own.
         stages: in order.
         is_over: tells whether a job needs no further stage; it then goes to the end at once.
+        release: lets go whoever waits inside a stage; called when no more jobs are handed on.
     """
 
-    def __init__(self, source: Iterable[Job], stages: list[Stage[Job]], is_over: Callable[[Job], bool]) -> None:
+    def __init__(
+        self, source: Iterable[Job], stages: list[Stage[Job]], is_over: Callable[[Job], bool], release: Callable[[], None] = lambda: None
+    ) -> None:
+        self._release = release
         self._source = source
         self._stages = stages
         self._is_over = is_over
@@ -165,6 +182,7 @@ class Pipeline(Generic[Job]):
                 yield job  # type: ignore[misc]
         finally:
             self._abandoned.set()
+            self._release()
             for waiting in self._queues:  # wakes stages that wait to hand something on
                 _drain(waiting)
             if not isinstance(self._failure, HungError):

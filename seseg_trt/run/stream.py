@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..errors import BadImage, DeviceError, SesegError, StoppedError
 from ..inputs.item import describe_os_error
@@ -61,6 +61,7 @@ class Stream:
                 Stage("write", self._write, workers=max(workers, readers)),
             ],
             lambda job: job.bad is not None,
+            self._budget.close,
         )
 
     @property
@@ -94,7 +95,6 @@ class Stream:
             self._work.stop(None)  # the reader may wait for tasks
             raise
         finally:
-            self._budget.close()
             jobs.close()
 
     # The source and the stages. Each answers for every job that it is given: by its result, or by `bad`.
@@ -105,24 +105,34 @@ class Stream:
 
     def _read(self, batch: list[Job]) -> float:
         waited = 0.0
+
+        def asked(take: Callable[..., None], *amounts: int) -> None:
+            nonlocal waited
+            begun = time.perf_counter()
+            take(*amounts)
+            waited += time.perf_counter() - begun
+
         for job in batch:
             item = job.task.item
+
+            def admit(size: int, job: Job = job) -> None:
+                asked(self._budget.take, size)
+                job.held = size
+
             try:
-                job.data, job.outcome.stat = read_source(item, self._max_file_bytes)
+                job.data, job.outcome.stat = read_source(item, self._max_file_bytes, admit)
             except BadImage as bad:
-                job.bad = bad
+                job.fail(bad)
                 with contextlib.suppress(OSError):
                     job.outcome.stat = stat_source(item)
             except OSError as error:
-                job.bad = BadImage(*describe_os_error(error))
+                job.fail(BadImage(*describe_os_error(error)))
             except Exception as error:
                 log.exception("reading failed in an unforeseen way")
-                job.bad = BadImage("unreadable", f"an unforeseen failure: {sentence(error)}")
+                job.fail(BadImage("unreadable", f"an unforeseen failure: {sentence(error)}"))
             else:
                 held = len(job.data) + BYTES_PER_PIXEL * self._lane.pixels(Source(item.identity, job.data))
-                asked = time.perf_counter()
-                self._budget.take(held)
-                waited += time.perf_counter() - asked
+                asked(self._budget.grow, job.held, held)
                 job.held = held
         return waited
 
@@ -131,7 +141,7 @@ class Stream:
         for job, frame in zip(batch, each(self._lane.decode, sources, "decode_error"), strict=True):
             job.data = b""
             if isinstance(frame, BadImage):
-                job.bad = frame
+                job.fail(frame)
             else:
                 job.frame, job.outcome.decoded_by = frame, frame.decoded_by
 
@@ -145,7 +155,7 @@ class Stream:
                     self._infer([job])
                 return
             log.exception("inference failed")
-            batch[0].bad = BadImage("engine_error", f"the network failed on it: {sentence(error)}")
+            batch[0].fail(BadImage("engine_error", f"the network failed on it: {sentence(error)}"))
             self._engine_failures += 1
             if self._engine_failures >= ENGINE_FAILURES_IN_A_ROW:
                 message = f"the network failed {self._engine_failures} times in a row: {sentence(error)}"
@@ -157,12 +167,13 @@ class Stream:
             return [None] * len(frames)
 
         for job, failure in zip(batch, each(composite, [frame_of(job) for job in batch], "encode_error"), strict=True):
-            job.bad = failure
+            if failure is not None:
+                job.fail(failure)
 
     def _encode(self, batch: list[Job]) -> None:
         for job, encoded in zip(batch, each(self._lane.encode, [frame_of(job) for job in batch], "encode_error"), strict=True):
             if isinstance(encoded, BadImage):
-                job.bad = encoded
+                job.fail(encoded)
             else:
                 job.encoded = encoded
 
@@ -176,13 +187,13 @@ class Stream:
                     job.outcome.outputs[kind] = self._outputs.write(names[kind], data)
                 job.written = True
             except BadImage as bad:
-                job.bad = bad
+                job.fail(bad)
             except StoppedError as error:
                 self._disk_refused = True
                 self._work.stop(error)
             except Exception as error:
                 log.exception("writing failed in an unforeseen way")
-                job.bad = BadImage("encode_error", f"an unforeseen failure: {sentence(error)}")
+                job.fail(BadImage("encode_error", f"an unforeseen failure: {sentence(error)}"))
             job.encoded = {}
 
     def _settle(self, job: Job) -> None:

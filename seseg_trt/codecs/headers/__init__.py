@@ -53,6 +53,5 @@ def read(data: bytes) -> Header:
             pass
         except (struct.error, IndexError, OverflowError) as error:
             raise cut_off(name, "its header is not whole") from error
-    if (bad := unsupported_kind(data)) is not None:
-        raise bad
-    raise BadImage("not_an_image", "no decoder knows what it is")
+    # No name for the error: its frame would hold the error, and the error its frame and the data.
+    raise unsupported_kind(data) or BadImage("not_an_image", "no decoder knows what it is")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import io
 import re
 import struct
 import subprocess
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,7 @@ from PIL import Image, ImageFile, PngImagePlugin, features
 
 from seseg_trt.codecs import pillow
 from seseg_trt.codecs.headers.sniff import unsupported_kind
+from seseg_trt.codecs.native import native_image, probe_pixels
 from seseg_trt.errors import BadImage
 from seseg_trt.options import DecodeOptions, EncodeOptions
 from tests import corpus
@@ -295,6 +299,22 @@ class TestRefused:
     @settings(max_examples=150, deadline=None)
     def test_noise_is_no_image(self, data: bytes) -> None:
         assert reason_of(data) in {"empty", "not_an_image", "unsupported", "truncated", "decode_error"}
+
+
+class TestMemory:
+    @pytest.mark.parametrize("name", [n for n, (_, expected) in images().items() if expected != "mask"] + ["good.jpg"])
+    def test_an_error_that_is_forgotten_keeps_no_bytes(self, name: str) -> None:
+        data = bytes(bytearray(images()[name][0]))
+        gc.collect()
+        gc.disable()  # a circle of error and frame would live until the collector comes by
+        try:
+            before = sys.getrefcount(data)
+            for decode in (lambda: pillow.decode(data, DEFAULT), lambda: probe_pixels(data), lambda: native_image(data, DEFAULT)):
+                with contextlib.suppress(BadImage):
+                    decode()
+            assert sys.getrefcount(data) == before
+        finally:
+            gc.enable()
 
 
 class TestThreads:

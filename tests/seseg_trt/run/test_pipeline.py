@@ -183,3 +183,48 @@ def test_a_closed_budget_keeps_nobody_waiting() -> None:
     budget.close()
     waiting.join(10)
     assert not waiting.is_alive()
+
+
+def in_a_thread(work: Callable[[], None]) -> threading.Thread:
+    """Run ``work`` in a thread that dies with the test."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_jobs_that_grow_wait_for_room_and_never_for_each_other() -> None:
+    budget, grown = ByteBudget(10), []
+    budget.take(5)
+    budget.take(5)
+
+    def grow(held: int, amount: int) -> None:
+        budget.grow(held, amount)
+        grown.append(amount)
+
+    first = in_a_thread(lambda: grow(5, 40))
+    for _ in range(1000):
+        if budget._growing:
+            break
+        time.sleep(0.001)
+    assert grown == []  # the other job may still end and give its bytes back
+    second = in_a_thread(lambda: grow(5, 30))  # now both wait, and nobody else holds anything: one of them goes alone
+    first.join(10)
+    assert grown == [40] and second.is_alive()
+    budget.give(40)
+    second.join(10)
+    assert grown == [40, 30]
+    budget.give(30)
+    assert budget._used == budget._growing == 0
+
+
+def test_a_job_that_grows_is_let_in_where_there_is_room() -> None:
+    budget = ByteBudget(10)
+    budget.take(2)
+    budget.take(3)
+    budget.grow(2, 7)
+    waiting = in_a_thread(lambda: budget.grow(3, 4))
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    budget.give(7)
+    waiting.join(10)
+    assert not waiting.is_alive() and budget._used == 4
