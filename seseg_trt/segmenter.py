@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from .errors import UsageError
+from .errors import DeviceError, UsageError
 from .options import MaskOptions, OutputKind
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Segmenter:
     the work runs in the order of ``stream``, a handle or a stream object of any library (``__cuda_stream__``), or None for CUDA's default
     stream. Keep the images until the stream's work has completed.
 
+    It can't be used in a process that was forked after it was opened. It pickles by its arguments, and what is unpickled opens anew.
+
     Args:
         model: the path of an artifact, the name of a cache entry, ``"demo"``, or None for the cache's default entry.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. There is no fallback from a named device.
@@ -69,6 +73,8 @@ class Segmenter:
         backend: BackendName | Backend | None = None,
         threads: int | None = None,
     ) -> None:
+        self._arguments = {"model": model, "device": device, "backend": backend, "threads": threads}
+        self._process = os.getpid()
         self.artifact: Artifact | None = None
         self._backend: Backend
         if backend is not None and not isinstance(backend, str):
@@ -78,11 +84,26 @@ class Segmenter:
             from .models import cache
 
             self.artifact = cache.find_model(model, precision=graph_precision(resolve_device(device, backend)[0]))
-            self._backend = create_backend(self.artifact, backend=backend, device=device, threads=threads)
+            with _GATE:
+                self._backend = create_backend(self.artifact, backend=backend, device=device, threads=threads)
         self._on_device: DeviceSegmenter | None = None
         self._lock = threading.Lock()
         self.input_size = self._backend.input_size
         self.device = self._backend.device
+        _OPEN.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arguments: what is unpickled, perhaps in another process, opens the network anew."""
+        return _reopened, (self._arguments,)
+
+    def _usable(self) -> Backend:
+        """Return the backend, or raise DeviceError in a process that was forked from the one that opened it."""
+        if os.getpid() != self._process:
+            raise DeviceError(
+                f"this Segmenter was opened by process {self._process}, and this process is a fork of it: threads and devices don't fork",
+                "open a Segmenter after the fork, in the process that uses it; start that process by 'spawn' where other threads are at work",
+            )
+        return self._backend
 
     def __repr__(self) -> str:
         return f"<Segmenter {self.artifact or 'without an artifact'}, {self._backend.description}>"
@@ -111,10 +132,12 @@ class Segmenter:
             return self._device_segmenter().confidence(images, stream)
         from .masks.reference import sample_nearest
 
+        backend = self._usable()
         checked = _check(images)
         if not checked:
             return np.zeros((0, self.input_size, self.input_size), np.uint8)
-        return self._backend.infer(np.stack([sample_nearest(image, self.input_size) for image in checked]))
+        with _GATE:
+            return backend.infer(np.stack([sample_nearest(image, self.input_size) for image in checked]))
 
     @overload
     def masks(self, images: HostImages, threshold: int | None = None, *, stream: None = None) -> list[npt.NDArray[np.uint8]]: ...
@@ -184,18 +207,21 @@ class Segmenter:
         from .backends.base import DeviceBackend
         from .lanes.device_images import DeviceSegmenter
 
-        if not isinstance(self._backend, DeviceBackend):
+        backend = self._usable()
+        if not isinstance(backend, DeviceBackend):
             raise UsageError(
                 f"the images are on a GPU, and the network runs on {self.device} by {self._backend.name}",
                 "Segmenter(..., device='cuda:0') runs where they are, by TensorRT",
             )
         with self._lock:
             if self._on_device is None:
-                self._on_device = DeviceSegmenter(self._backend)
+                self._on_device = DeviceSegmenter(backend)
             return self._on_device
 
     def close(self) -> None:
-        """Release the network and its device. The object can't be used afterwards."""
+        """Release the network and its device. The object can't be used afterwards. In a fork it does nothing."""
+        if os.getpid() != self._process:
+            return
         if self._on_device is not None:
             self._on_device.close()
         self._backend.close()
@@ -205,6 +231,61 @@ class Segmenter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Gate:
+    """Lets a fork wait until no network is being opened or run. A lock inside a library that another thread held would stay held in it."""
+
+    SECONDS = 5.0
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, with nobody inside."""
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._forking = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forking, self.SECONDS)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Keep others out, and wait until nobody is inside, but not for ever."""
+        with self._changed:
+            self._forking = True
+            self._changed.wait_for(lambda: self._inside == 0, self.SECONDS)
+
+    def after_fork(self) -> None:
+        """Let others in again; in the parent."""
+        with self._changed:
+            self._forking = False
+            self._changed.notify_all()
+
+
+_GATE = _Gate()
+_OPEN: weakref.WeakSet[Segmenter] = weakref.WeakSet()
+
+
+def _abandon() -> None:
+    """Never end, in a fork, what its parent opened: a library that ends would wait for threads that were not forked."""
+    for segmenter in list(_OPEN):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(segmenter._backend))
+    _GATE.reset()  # a thread that was not forked may hold its lock
+
+
+os.register_at_fork(before=_GATE.before_fork, after_in_parent=_GATE.after_fork, after_in_child=_abandon)
+
+
+def _reopened(arguments: dict[str, Any]) -> Segmenter:
+    return Segmenter(**arguments)
 
 
 def _on_device(images: Any) -> bool:
@@ -219,6 +300,13 @@ def _on_device(images: Any) -> bool:
 
 
 def _check(images: HostImages) -> list[Image]:
+    one = getattr(images, "ndim", None) == 3 or not isinstance(images, Sequence | np.ndarray)
+    if one or isinstance(images, str | bytes):
+        what = "one image" if one and not isinstance(images, os.PathLike) else "a path"
+        raise UsageError(
+            f"the images are {what} ({type(images).__name__}), not a sequence of arrays",
+            "give a list, masks([image]); files are for segment_files" if what == "one image" else "segment_files masks files",
+        )
     checked = []
     for index, image in enumerate(images):
         array = np.asarray(image)
