@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 from collections.abc import Callable
 from importlib import import_module, metadata
@@ -11,6 +10,7 @@ from typing import Any
 
 from . import native
 from .backends.onnxruntime import WRONG_ON_CPU
+from .cores import usable_cores
 from .errors import DeviceError, SesegError, install_hint
 from .models import cache
 
@@ -73,7 +73,7 @@ def diagnose() -> list[Chain]:
 
 def machine() -> str:
     """Describe this machine in one line."""
-    return f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    return f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {usable_cores()} cores"
 
 
 def _version(distribution: str) -> str:

@@ -6,10 +6,11 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import re
+from numbers import Integral
 from typing import Literal, get_args
 
+from .cores import usable_cores
 from .errors import UsageError
 
 OutputKind = Literal["se", "nse", "mask"]
@@ -59,7 +60,11 @@ class MaskOptions:
             raise UsageError("an output type is named twice", "name each of se, nse and mask at most once")
         if self.color != "random" and (len(self.color) != 3 or not all(0 <= c <= 255 for c in self.color)):
             raise UsageError(f"{self.color} is no colour", "give R,G,B with each of 0 to 255, or 'random'")
-        if self.threshold is not None and not 0 <= self.threshold <= 100:
+        if self.threshold is None:
+            return
+        if not isinstance(self.threshold, Integral) or isinstance(self.threshold, bool):
+            raise UsageError(f"the threshold {self.threshold!r} is not a whole number", "it is a percentage: 50 is one half, not 0.5")
+        if not 0 <= self.threshold <= 100:
             raise UsageError(f"the threshold {self.threshold} is not within 0 to 100", "it is a percentage")
 
 
@@ -85,15 +90,15 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         if self.max_pixels < 1:
-            raise UsageError(f"--max-pixels {self.max_pixels} admits no image", "give 1 or more")
+            raise UsageError(f"max_pixels {self.max_pixels} admits no image", "give 1 or more")
         if self.frames not in get_args(Frames):
-            raise UsageError(f"there is no --frames {self.frames!r}", f"choose from {', '.join(get_args(Frames))}")
+            raise UsageError(f"frames can't be {self.frames!r}", f"choose from {', '.join(get_args(Frames))}")
         if self.decoder not in get_args(Decoder):
             raise UsageError(f"there is no decoder {self.decoder!r}", f"choose from {', '.join(get_args(Decoder))}")
         if self.resample not in get_args(Resample):
             raise UsageError(f"there is no filter {self.resample!r}", f"choose from {', '.join(get_args(Resample))}")
         if self.resample != "nearest" and self.decoder != "dali":
-            raise UsageError(f"the filter {self.resample} is DALI's", "add --decoder dali")
+            raise UsageError(f"the filter {self.resample} is DALI's", "choose the decoder dali")
 
     @property
     def max_file_bytes(self) -> int:
@@ -168,7 +173,7 @@ def split_devices(text: str) -> list[str]:
     for device in devices:
         check_device(device)
     if len(set(devices)) < len(devices):
-        raise UsageError(f"{text!r} names a device twice", "name each once; --processes K makes K worker processes for each")
+        raise UsageError(f"{text!r} names a device twice", "name each once; processes=K makes K worker processes for each")
     return devices
 
 
@@ -226,6 +231,8 @@ class RunOptions:
         workers: threads each for decoding, compositing and encoding in each process; None: as many as its cores, 4 at most.
         memory: bytes of images in flight, at most, shared between the processes.
         keep_suffix: the input's suffix stays in the outputs' names.
+        include, exclude: patterns of inputs' relative paths: only those that match one of ``include`` (where there are any) and none of
+            ``exclude`` are inputs. ``*`` matches any characters, a ``/`` too; case counts. A pattern without a ``/`` is of the name alone.
         base: what names are relative to; None: see the README's section on inputs.
         state_dir: where the journal is kept; None: ``OUTPUT_DIR/.seseg``.
         on_change: inputs done with other options or another model: ``refuse`` or ``redo``.
@@ -238,6 +245,7 @@ class RunOptions:
         results: a Parquet file to write, a row an input; None: none.
         tar_entries: inputs for each tar, where the output is a row of tars; None: 10000.
         rle: with ``results``: run lengths of each mask as well.
+        statistics: measure each mask for the observer, also without ``results``.
         require_certificate: refuse an INT8 or FP8 model without a certificate.
     """
 
@@ -248,6 +256,8 @@ class RunOptions:
     workers: int | None = None
     memory: int = 1 << 30
     keep_suffix: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     base: str | None = None
     state_dir: str | None = None
     on_change: OnChange = "refuse"
@@ -260,6 +270,7 @@ class RunOptions:
     results: str | None = None
     tar_entries: int | None = None
     rle: bool = False
+    statistics: bool = False
     require_certificate: bool = False
 
     def __post_init__(self) -> None:
@@ -274,20 +285,23 @@ class RunOptions:
             raise UsageError(f"a timeout of {self.timeout} seconds lets nothing through", "give more than 0, or None for no limit")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(f"there is no shard {self.shard[0]}/{self.shard[1]}", "shards are 1/n to n/n")
+        if self.results is not None and self.results.lower().endswith((".csv", ".tsv", ".json", ".jsonl", ".xlsx")):
+            raise UsageError(
+                f"the results are a Parquet file, and {self.results} is named as another kind",
+                "name it results.parquet; pandas.read_parquet('results.parquet').to_csv('results.csv') makes a CSV file of it",
+            )
         if self.rle and self.results is None:
-            raise UsageError("run lengths go into the results, and no file for these was named", "add --results results.parquet")
+            raise UsageError("run lengths go into the results, and no file for these was named", "name a file for the results")
 
     @property
     def measure(self) -> Measure:
         """What of each mask is measured."""
-        if self.results is None:
-            return None
-        return "rle" if self.rle else "stats"
+        return "rle" if self.rle else "stats" if self.results is not None or self.statistics else None
 
     @property
     def policy(self) -> ResumePolicy:
         """What is done where there is something already."""
-        return ResumePolicy(self.on_change, self.overwrite, self.retry, self.measure)
+        return ResumePolicy(self.on_change, self.overwrite, self.retry, self.measure if self.results is not None else None)
 
     def stream(self, decoding: DecodeOptions, *, remote: bool) -> StreamOptions:
         """Return how hard a single process runs."""
@@ -302,8 +316,3 @@ class RunOptions:
     def failures_allowed(self, inputs: int) -> int | None:
         """Return how many of so many inputs may fail, or None for all."""
         return math.floor(self.max_failures * inputs) if isinstance(self.max_failures, float) else self.max_failures
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    return len(os.sched_getaffinity(0))

@@ -15,7 +15,7 @@ FOLDERS = ("seseg_trt", "engine", "benchmarks")
 
 # The floors, the lowest first. A module belongs to the longest name here that it begins with.
 FLOORS = (
-    ("seseg_trt.errors", "seseg_trt.native"),
+    ("seseg_trt.errors", "seseg_trt.cores", "seseg_trt.native"),
     ("seseg_trt.options", "seseg_trt.storage", "seseg_trt.cuda"),
     ("seseg_trt.inputs", "seseg_trt.models", "seseg_trt.codecs", "seseg_trt.masks"),
     ("seseg_trt.journal", "seseg_trt.backends"),

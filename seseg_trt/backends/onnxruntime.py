@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..cores import quota_threads
 from ..errors import DeviceError, ModelError, import_late, install_hint
 from ..models.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, Artifact
 from .base import GraphBackend
@@ -54,6 +55,7 @@ class ONNXRuntimeBackend(GraphBackend):
         self.input_size = artifact.input_size
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        threads = threads or quota_threads()
         if threads is not None:
             options.intra_op_num_threads = threads
         wanted: list[Any] = [CPU_PROVIDER] if device == "cpu" else [_gpu_provider(ort, device), CPU_PROVIDER]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..cores import quota_threads, usable_cores
 from ..errors import DeviceError, ModelError, import_late
 from ..models.artifact import FLOAT_OUTPUT_NAME, INPUT_NAME, OUTPUT_NAME, Artifact
 from .base import GraphBackend
@@ -58,7 +58,8 @@ class OpenVINOBackend(GraphBackend):
         super().__init__(float_output)
         ov = import_late("openvino", "OpenVINO can't be imported", "pip install openvino")
         size = self.input_size = artifact.input_size
-        cores = threads or len(os.sched_getaffinity(0))
+        threads = threads or quota_threads()
+        cores = threads or usable_cores()
         self.concurrency = min(cores, COPIES_AT_MOST) if throughput else 1
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",

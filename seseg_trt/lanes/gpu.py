@@ -9,7 +9,6 @@ reserves before it reads an image.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 from ..backends.base import DeviceBackend
 from ..codecs.batches import DecodeItems, Decoding
 from ..codecs.pillow import DecodedImage
+from ..cores import usable_cores
 from ..cuda.array import DeviceView
 from ..cuda.device import Device, Stream, open_device
 from ..cuda.driver import parse_device
@@ -209,7 +209,7 @@ def open_gpu_lane(backend: DeviceBackend, options: LaneOptions) -> GPULane:
         DeviceError: DALI, nvImageCodec or the kernels can't run on this GPU.
     """
     device = open_device(parse_device(backend.device))
-    index, threads = device.gpu.index, max(1, len(os.sched_getaffinity(0)) // 2)
+    index, threads = device.gpu.index, max(1, usable_cores() // 2)
     work = DeviceWork(device, backend)
     batch = min(BATCH, int(getattr(getattr(backend, "identity", None), "max_batch", BATCH)))
     decoders = open_decoders(options.decoding, work.size, batch, threads, index, lambda: _make_ready_items(device, threads))

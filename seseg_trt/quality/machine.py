@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import re
 from importlib import metadata
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..cores import usable_cores
 from ..errors import DeviceError
 from ..options import DecodeOptions
 
@@ -59,7 +59,7 @@ def versions() -> dict[str, str]:
 
 def describe_machine() -> dict[str, Any]:
     """Return the names of the CPU and of the GPUs that the NVIDIA driver lists (none without a driver)."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     return {"cpu": cpu_name(), "cores": cores, "system": f"{platform.system()} {platform.machine()}", "gpus": gpus()}
 
 

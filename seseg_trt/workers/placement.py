@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..cores import usable_cores
 from ..errors import DeviceError
 from ..options import split_devices
 from ..run.spec import RunSpec
@@ -55,6 +56,7 @@ def place_workers(spec: RunSpec, devices: Sequence[str], processes: int) -> list
     """
     count = len(devices) * processes
     names = [device for device in devices for _ in range(processes)]
+    most = max(1, usable_cores() // count)
     shares = _core_shares(sorted(os.sched_getaffinity(0)), count)
     places = []
     for index, device in enumerate(names):
@@ -62,12 +64,12 @@ def place_workers(spec: RunSpec, devices: Sequence[str], processes: int) -> list
         inside, environment = _visible(device)
         stream = dataclasses.replace(spec.stream, memory=max(1, spec.stream.memory // count))
         if count > 1:
-            stream = dataclasses.replace(stream, workers=min(stream.workers, len(cores)))
+            stream = dataclasses.replace(stream, workers=min(stream.workers, len(cores), most))
         own = dataclasses.replace(
             spec,
             device=inside,
             stream=stream,
-            threads=spec.threads or (len(cores) if count > 1 else None),
+            threads=spec.threads or (min(len(cores), most) if count > 1 else None),
             cores=tuple(cores) if count > 1 else (),
         )
         places.append(Place(index + 1, device, own, environment))
