@@ -9,6 +9,7 @@ import tarfile
 from typing import BinaryIO, NamedTuple
 
 from ..errors import ReasonCode
+from ..storage.locations import text_to_fs
 
 BLOCK = tarfile.BLOCKSIZE
 TAIL_BYTES = 1 << 20
@@ -147,6 +148,7 @@ class _Reader:
         return f"after entry {self._number}" if self._number else "before its first entry"
 
     def _add(self, info: tarfile.TarInfo) -> None:
+        info.name, info.linkname = text_to_fs(info.name), text_to_fs(info.linkname)
         parts = _parts(info.name)
         path = "/".join(parts)
         if info.isdir():

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from typing import Protocol
 
-from ..errors import StoppedError
+from ..errors import BadImage, StoppedError
 
 RUN_AGAIN = "mend that and run the same command again: what is done stays done, nothing else is taken for done"
 
@@ -37,6 +37,11 @@ class Outputs(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove an output of ours and its temporary file, if they are there."""
+
+
+def refused_name(name: str, why: object) -> BadImage:
+    """Return the error for an output whose name the place refuses."""
+    return BadImage("encode_error", f"its output {name!r} can't be written under that name: {why}; rename the input")
 
 
 @contextlib.contextmanager

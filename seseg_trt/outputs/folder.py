@@ -8,12 +8,11 @@ import hashlib
 import os
 from pathlib import Path
 
-from ..errors import BadImage
 from ..storage.atomic import atomic_write, temporary_name
-from .base import OutputInfo, Outputs, writing_to
+from .base import OutputInfo, Outputs, refused_name, writing_to
 
-_PER_IMAGE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
-"""Errors of one output's name. All others are of the disk, and end the run."""
+_PER_IMAGE = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL}
+"""Errors of one output's name (EINVAL: FAT, NTFS and SMB refuse some characters). All others are of the disk, and end the run."""
 
 
 class OutputFolder(Outputs):
@@ -53,8 +52,10 @@ class OutputFolder(Outputs):
                     self._write(target, data)
             except OSError as error:
                 if error.errno in _PER_IMAGE:
-                    raise BadImage("encode_error", f"its output {name} can't be written: {error.strerror}") from error
+                    raise refused_name(name, error.strerror) from error
                 raise
+            except ValueError as error:  # a zero byte, or a character that the locale lacks
+                raise refused_name(name, str(error)) from error
         return hashlib.sha256(data).hexdigest(), len(data)
 
     def _write(self, target: str, data: bytes) -> None:

@@ -7,8 +7,12 @@ import hashlib
 
 from ..errors import UsageError
 from ..storage.atomic import stopping
+from ..storage.locations import fs_to_text
 from ..storage.objects import STORES
-from .base import RUN_AGAIN, OutputInfo, Outputs
+from .base import RUN_AGAIN, OutputInfo, Outputs, refused_name
+
+LONGEST_KEY = 1024
+"""Bytes of an object's name, in S3, Google Cloud Storage and Azure."""
 
 
 class RemoteOutputs(Outputs):
@@ -42,6 +46,13 @@ class RemoteOutputs(Outputs):
         return STORES.read(f"{self.root}/{name}", lambda size: None)[0]
 
     def write(self, name: str, data: bytes) -> OutputInfo:
+        key = f"{self.root}/{name}".partition("://")[2].partition("/")[2]
+        try:
+            long = len(fs_to_text(key).encode()) > LONGEST_KEY
+        except UnicodeEncodeError as error:
+            raise refused_name(name, "it is not UTF-8, as names in a store are") from error
+        if long or any(ord(character) < 32 for character in key):
+            raise refused_name(name, f"a store takes up to {LONGEST_KEY} bytes and no control characters")
         with stopping(f"{self.root}/{name} can't be written", RUN_AGAIN):
             STORES.put(f"{self.root}/{name}", data)
         return hashlib.sha256(data).hexdigest(), len(data)

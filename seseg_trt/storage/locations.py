@@ -23,6 +23,16 @@ def is_remote(name: str) -> bool:
     return "://" in name
 
 
+def text_to_fs(name: str) -> str:
+    """Return a name that a tar or a store gave (UTF-8) as the functions of the file system take it, whatever the locale."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+def fs_to_text(name: str) -> str:
+    """Return a path as a tar or a store takes it: UTF-8, with surrogates for other bytes."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
 def may_be_path(name: str) -> bool:
     """Tell whether a name that a store gave may be a path: ``a//b`` would be the same file as ``a/b``, and ``/a`` lies elsewhere."""
     return all(name.split("/"))

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from ..errors import DeviceError, StoppedError, UsageError, install_hint
 from .atomic import temporary_name
 from .base import ChangedError, Stat, Storage
+from .locations import fs_to_text, text_to_fs
 
 _CHECK = "check its name, your rights and the network"
 
@@ -46,6 +47,8 @@ def _store(protocol: str, authority: str = "") -> Any:
     except ValueError as error:
         raise UsageError(f"there is no store {protocol}://: {error}", "s3://, gs:// and az:// are known ones") from error
     try:
+        if protocol in ("s3", "s3a"):
+            kind = _without_versions(kind)
         # a listing that is kept would hide what other processes have written meanwhile
         store = kind(use_listings_cache=False, **(kind._get_kwargs_from_urls(f"{protocol}://{authority}/") if authority else {}))
     except Exception as error:
@@ -62,10 +65,25 @@ def _store(protocol: str, authority: str = "") -> Any:
     return store
 
 
+_MARK = "?versionId="
+
+
+@functools.cache
+def _without_versions(kind: Any) -> Any:
+    """Return s3fs's file system with keys as they are: it takes ``?versionId=`` and what follows for no part of a key."""
+
+    def split_path(self: Any, path: Any) -> Any:
+        bucket, key, _ = kind.split_path(self, str(path).replace(_MARK, "?\0"))
+        return bucket, key.replace("?\0", _MARK), None
+
+    # not in fsspec's cache of file systems, which others clear by the class that they know: ours is _store's
+    return type(kind.__name__, (kind,), {"split_path": split_path, "cachable": False})
+
+
 def _split(name: str) -> tuple[Any, str]:
     protocol, _, path = name.partition("://")
     authority = path.partition("/")[0]
-    return _store(protocol, authority if "@" in authority else ""), path
+    return _store(protocol, authority if "@" in authority else ""), fs_to_text(path)
 
 
 class ObjectStorage(Storage):
@@ -94,7 +112,7 @@ class ObjectStorage(Storage):
         except Exception as error:
             raise StoppedError(f"{name} can't be listed: {_words(error)}", _CHECK) from error
         listing = [
-            (str(key)[len(top) + 1 :], _stat_of(entry))
+            (text_to_fs(str(key)[len(top) + 1 :]), _stat_of(entry))
             for key, entry in found.items()
             if str(key) == top or (str(key).startswith(f"{top}/") and not str(key).endswith("/"))
         ]
@@ -116,7 +134,7 @@ class ObjectStorage(Storage):
     def names(self, folder: str) -> list[str]:
         with _asking(folder) as (store, path):
             try:
-                return [str(key).rstrip("/").rpartition("/")[2] for key in store.ls(path, detail=False)]
+                return [text_to_fs(str(key).rstrip("/").rpartition("/")[2]) for key in store.ls(path, detail=False)]
             except FileNotFoundError:
                 return []
 

@@ -102,3 +102,20 @@ def test_durable_outputs_are_flushed_before_they_get_their_name(tmp_path: Path, 
     folder.prepare()
     folder.write("a.png", b"data")
     assert calls == ["sync", "name", "sync"]
+
+
+@pytest.mark.parametrize("name", ["2024-01-01 10:00.png", "a\0b.png"])
+def test_a_name_that_the_disk_refuses_costs_one_image(folder: OutputFolder, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.replace
+
+    def replace(source: str, target: str) -> None:
+        if ":" in os.path.basename(target):  # as FAT, NTFS and SMB do
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(BadImage, match="rename the input") as caught:
+        folder.write(name, b"data")
+    assert caught.value.reason == "encode_error"
+    folder.write("a.png", b"fine")
+    assert set(tree(folder.root)) == {"a.png"}

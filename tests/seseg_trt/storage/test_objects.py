@@ -186,7 +186,7 @@ def test_a_store_that_refuses_to_write_stops_the_run(bucket: Bucket, tmp_path: P
     def refuse(path: str, data: bytes) -> None:
         raise PermissionError("Access Denied")
 
-    monkeypatch.setattr(remote._store(bucket.scheme), "pipe_file", refuse)
+    monkeypatch.setattr(remote._store(bucket.scheme, ""), "pipe_file", refuse)
     summary = run(inputs, bucket.address("photos/out"), state_dir=str(tmp_path / "state"))
     assert summary.exit_code == 5 and summary.left == 4 and "Access Denied" in str(summary.stopped)
     assert bucket.contents("photos/out") == {}
@@ -272,3 +272,27 @@ def test_the_command_line(bucket: Bucket, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["done"] == 3
     assert set(bucket.contents("photos/out")) == {"image00000_se.png", "sub1/image00001_se.png", "sub2/image00002_se.png"}
+
+
+def test_a_name_that_a_store_refuses_costs_one_input(bucket: Bucket, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for index, name in enumerate(("a.png", os.fsdecode(b"b\xff.png"), "c\n.png", "d.png")):
+        (tmp_path / "in" / name).write_bytes(picture(index))
+    for _ in range(2):  # also at the rerun
+        summary = run(tmp_path / "in", bucket.address("photos/out"), state_dir=str(tmp_path / "state"))
+        assert (summary.done + summary.skipped, summary.quarantined, summary.stopped) == (2, 2, None)
+    assert {name.partition("_")[0] for name in bucket.contents("photos/out")} == {"a", "d"}
+    lines = [json.loads(line) for line in (tmp_path / "state" / "quarantine.jsonl").read_text().splitlines()]
+    assert {line["reason"] for line in lines} == {"encode_error"}
+
+
+def test_keys_that_differ_are_different_objects(bucket: Bucket, tmp_path: Path) -> None:
+    names = ["a.png", "a.png?versionId=1.png", "a.png?versionId=2.png", "b#1.png", "b%20.png", "b .png"]
+    for index, name in enumerate(names):
+        STORES.put(bucket.address(f"photos/in/{name}"), picture(index))
+    assert sorted(name for name, _ in STORES.find(bucket.address("photos/in"))) == sorted(names)
+    for index, name in enumerate(names):
+        assert STORES.read(bucket.address(f"photos/in/{name}"), lambda size: None)[0] == picture(index)
+    assert run(bucket.address("photos/in"), tmp_path / "out").done == len(names)
+    STORES.remove(bucket.address(f"photos/in/{names[1]}"))
+    assert sorted(name for name, _ in STORES.find(bucket.address("photos/in"))) == sorted({*names} - {names[1]})
