@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..errors import UsageError
 from ..models.certificate import Gate
 from ..options import BackendName
 from ..quality.options import VerifyOptions
@@ -87,6 +88,16 @@ def command(
 
     artifacts = cache.find_model(reference), cache.find_model(candidate)
     beside = certificate_path(artifacts[1].path)
+    same = artifacts[0].sha256 == artifacts[1].sha256
+    if same and (out is not None or networks[0] == networks[1]):
+        raise UsageError(
+            f"{reference} and {candidate} are the same file, which would certify itself",
+            "take as --reference the model that the candidate was made from; "
+            "without --out, one file is compared on two backends or devices, and no certificate is written",
+        )
+    target = out or beside
+    if not same and target.resolve().is_relative_to(Path(__file__).resolve().parent.parent):
+        raise UsageError(f"{target} lies in the installed program, whose certificates ship with it", "name another place with --out")
     entries, refused = entries_in(images, options.decoding)
     with MeasurementConsole(f"{len(entries)} images; loading both networks", quiet=display.quiet) as shown:
         one, other = shown.load(*zip(artifacts, networks, strict=True))
@@ -99,16 +110,16 @@ def command(
     certificate = make_certificate(comparison, gate)
     if page is not None:
         write_page(page, certificate_page(certificate, comparison, blur=not images_clear))
-    target = out or beside
-    certificate.write(target)
+    if not same:
+        certificate.write(target)
     if display.as_json:
         click.echo(certificate.to_json(), nl=False)
     if not display.quiet:
         tell = functools.partial(click.secho, err=display.as_json)
         tell("\n".join(certificate_lines(certificate)))
         tell("passed" if certificate.passed else "not passed", fg="green" if certificate.passed else "red", bold=True)
-        tell(f"certificate: {target}")
-        if target.resolve() != beside.resolve():
+        tell("no certificate: both are one file" if same else f"certificate: {target}")
+        if not same and target.resolve() != beside.resolve():
             tell(f"segment looks for it at {beside}")
     certificate.require()
     return 0

@@ -25,7 +25,7 @@ FORMAT = "seseg_trt certificate 1"
 SUFFIX = ".certificate.json"
 QUANTISED = ("int8", "fp8")
 
-Status = Literal["valid", "artifact_changed", "certificate_edited", "missing"]
+Status = Literal["valid", "artifact_changed", "certificate_edited", "measured_against_itself", "missing"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Certificate:
         certificate = cls(data)
         try:
             certificate.line()
+            certificate.failures()
             _ = certificate.candidate_sha256
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"it lacks {error}") from error
@@ -90,8 +91,8 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate met its gate."""
-        return self.data["passed"] is True
+        """Whether the candidate met its gate, by its word and by its figures."""
+        return self.data["passed"] is True and not self.failures()
 
     @property
     def iou(self) -> Mapping[str, Any]:
@@ -111,7 +112,13 @@ class Certificate:
 
     def failures(self) -> list[str]:
         """Return the reasons why the gate was not met, one sentence each; empty if it was met."""
-        return [str(sentence) for sentence in self.data["gate"]["failures"]]
+        gate, found = self.data["gate"], [str(sentence) for sentence in self.data["gate"]["failures"]]
+        if found or self.data["passed"] is not True:
+            return found or ["it does not say why"]
+        for figure, least in (("pooled", "min_iou"), ("worst", "min_worst_iou")):
+            if not float(self.iou[figure]) >= float(gate[least]):
+                found.append(f"the {figure} IoU is {self.iou[figure]}, under {gate[least]}")
+        return found
 
     def require(self) -> None:
         """Raise GateError unless the gate was met."""
@@ -148,7 +155,7 @@ class CertificateCheck:
 
     Attributes:
         status: ``valid``: it is for this file and unedited (the gate may still not have been met); ``artifact_changed``: it is for another
-            file; ``certificate_edited``: it was edited or can't be read; ``missing``: there is none.
+            file; ``certificate_edited``: it was edited or can't be read; ``measured_against_itself``: its reference is the very file; ``missing``: there is none.
         path: where the certificate is, or would be.
         certificate: the certificate, or None if it is missing or can't be read.
     """
@@ -169,6 +176,7 @@ class CertificateCheck:
         return {
             "artifact_changed": "not certified: the certificate is void, because it was made for another model file",
             "certificate_edited": "not certified: the certificate is void, because it was edited or damaged",
+            "measured_against_itself": "not certified: the certificate is void, because the model was compared with itself",
         }.get(self.status, "not certified")
 
 
@@ -217,6 +225,8 @@ def check_certificate(artifact: Artifact | str | Path) -> CertificateCheck:
         return CertificateCheck("certificate_edited", path, certificate)
     if certificate.candidate_sha256 != artifact.sha256:
         return CertificateCheck("artifact_changed", path, certificate)
+    if certificate.data["reference"].get("sha256") == artifact.sha256:
+        return CertificateCheck("measured_against_itself", path, certificate)
     return CertificateCheck("valid", path, certificate)
 
 
@@ -246,7 +256,8 @@ def require_certificate(artifact: Artifact, *, min_iou: float | None = None) -> 
         return certificate
     hint = f"seseg-trt verify --reference FP32.onnx --candidate {artifact.path} --images DIR"
     if certificate is None or not check.certified:
-        raise GateError(f"{artifact} is quantised, and {check.line()}", hint + " makes a certificate")
+        reasons = "" if certificate is None else f": {'; '.join(certificate.failures())}"
+        raise GateError(f"{artifact} is quantised, and {check.line()}{reasons}", hint + " makes a certificate")
     if min_iou is not None and certificate.iou["pooled"] < min_iou:
         raise GateError(f"{artifact}: its certified IoU {show_iou(certificate.iou['pooled'])} is under {min_iou}", "use a higher precision")
     return certificate
@@ -260,10 +271,17 @@ def is_quantised(artifact: Artifact) -> bool:
         return False
     import onnx
 
-    # QuantizeLinear, DequantizeLinear, TRT_FP8QuantizeLinear, QLinearConv, ConvInteger, MatMulInteger, ...
-    operators = re.compile("uantizeLinear|^QLinear|Integer$")
-    graph = onnx.load(str(artifact.path), load_external_data=False).graph
-    return any(operators.search(node.op_type) for node in graph.node)
+    # QuantizeLinear, DequantizeLinear, TRT_FP8QuantizeLinear, QLinearConv, QGemm, ConvInteger, MatMulInteger, MatMulNBits, ...
+    operators = re.compile("uantizeLinear|^Q[A-Z]|Integer|NBits")
+    model = onnx.load(str(artifact.path), load_external_data=False)
+    waiting = [model.graph, *model.functions]
+    while waiting:
+        part = waiting.pop()
+        for node in part.node:
+            if operators.search(node.op_type):
+                return True
+            waiting += [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs) if graph.node]
+    return False
 
 
 def show_iou(value: float) -> str:

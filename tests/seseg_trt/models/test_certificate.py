@@ -159,3 +159,48 @@ def test_a_place_that_cant_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="can't be written"):
         Certificate.seal({}).write(tmp_path / "file" / "c.json")
+
+
+def test_a_model_cannot_certify_itself(certified: Path) -> None:
+    artifact = load_artifact(certified)
+    content = _content(certified) | {"reference": {"name": "model.onnx", "sha256": artifact.sha256}}
+    Certificate.seal(content).write(certificate_path(certified))
+    assert check_certificate(artifact).status == "measured_against_itself"
+    with pytest.raises(GateError, match="compared with itself"):
+        require_certificate(artifact)
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "words"), [("pooled", 0.99, "pooled IoU is 0.99, under 0.999"), ("worst", 0.5, "worst IoU is 0.5, under 0.99")]
+)
+def test_a_certificate_passes_by_its_figures_and_not_by_its_word(certified: Path, figure: str, value: float, words: str) -> None:
+    content = _content(certified)
+    Certificate.seal(content | {"iou": content["iou"] | {figure: value}}).write(certificate_path(certified))
+    with pytest.raises(GateError, match=words):
+        require_certificate(load_artifact(certified))
+
+
+def test_what_failed_is_said(certified: Path) -> None:
+    Certificate.seal(_content(certified, passed=False, pooled=0.91)).write(certificate_path(certified))
+    with pytest.raises(GateError, match="the pooled IoU is too low"):
+        require_certificate(load_artifact(certified))
+
+
+@pytest.mark.parametrize(
+    "operator", ["QLinearConv", "QGemm", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat", "MatMulNBits", "DynamicQuantizeLinear"]
+)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_every_quantised_operator_counts_wherever_it_is(tmp_path: Path, operator: str, hidden: bool) -> None:
+    import onnx
+    from onnx import helper
+
+    path = write_graph(tmp_path / "m.onnx")
+    assert not is_quantised(load_artifact(path))
+    model = onnx.load(str(path))
+    node = helper.make_node(operator, ["x"], ["y"], domain="com.microsoft")
+    if hidden:
+        inner = helper.make_graph([node], "branch", [], [])
+        node = helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner)
+    model.graph.node.append(node)
+    onnx.save(model, str(path))
+    assert is_quantised(load_artifact(path))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -77,9 +78,13 @@ def test_a_store_gives_the_figures_of_the_folder(data: tuple[Path, Path], tmp_pa
 def test_the_commands_take_tars(data: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     images, masks = make_tar(tmp_path / "images.tar", data[0]), make_tar(tmp_path / "masks.tar", data[1])
     model = write_graph(tmp_path / "m.onnx")
+    other = tmp_path / "other.onnx"
+    graph = onnx.load(str(model))
+    graph.doc_string = "the same network in another file"
+    onnx.save(graph, str(other))
     pages = tmp_path / "verify.html", tmp_path / "evaluate.html"
     for command in (
-        ["verify", "--reference", model, "--candidate", model, "--images", images, "--drift-images", 0, "--page", pages[0]],
+        ["verify", "--reference", model, "--candidate", other, "--images", images, "--drift-images", 0, "--page", pages[0]],
         ["evaluate", "--model", model, "--images", images, "--masks", masks, "--page", pages[1]],
     ):
         assert cli.run(cli.group, [*map(str, command), "--threads", "1", "--json", "--quiet"], "seseg-trt") == 0

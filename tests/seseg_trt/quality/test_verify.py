@@ -310,14 +310,29 @@ def test_the_command_certifies_and_an_altered_weight_voids_it(photos: Path, tmp_
 
 
 @pytest.mark.ort
-def test_two_backends_of_one_artifact(photos: Path, tmp_path: Path) -> None:
+def test_two_backends_of_one_artifact_are_compared_and_certify_nothing(
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = write_graph(tmp_path / "a.onnx")
-    arguments = ["--reference", path, "--candidate", path, "--images", photos, "--candidate-backend", "onnxruntime"]
-    assert _verify(*arguments, "--out", tmp_path / "c.json", "--quiet") == 0
-    data = json.loads((tmp_path / "c.json").read_text())
+    arguments = ["--reference", path, "--candidate", path, "--images", photos]
+    backends = ["--candidate-backend", "onnxruntime"]
+    for refused in ([], ["--out", tmp_path / "c.json"], [*backends, "--out", tmp_path / "c.json"]):
+        assert _verify(*arguments, *refused) == 1
+        assert "certify itself" in capfd.readouterr().err
+    assert _verify(*arguments, *backends, "--json", "--quiet") == 0
+    data = json.loads(capfd.readouterr().out)
     assert data["candidate"]["backend"].startswith("ONNX Runtime") and data["reference"]["backend"].startswith("OpenVINO")
     assert data["dp"]["max"] < 1e-5
     assert not certificate_path(path).exists()
+
+
+def test_nothing_is_written_into_the_installed_program(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from seseg_trt.models import cache
+
+    before = certificate_path(cache.demo_path()).read_bytes()
+    reference = write_graph(tmp_path / "a.onnx")
+    assert _verify("--reference", reference, "--candidate", "demo", "--images", photos) == 1
+    assert "installed program" in capfd.readouterr().err and certificate_path(cache.demo_path()).read_bytes() == before
 
 
 def test_under_the_gate_the_exit_code_is_4_and_the_certificate_says_so(photos: Path, tmp_path: Path) -> None:
