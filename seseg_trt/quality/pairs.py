@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..codecs import pillow
 from ..errors import BadImage, UsageError
-from ..options import DecodeOptions
+from ..options import OUTPUT_SUFFIX, DecodeOptions
 from ..outputs.naming import Naming
 from .images import WAY_OUT, Decoded, Entry, Undecodable, decode, entries_in, map_ahead
 
@@ -52,6 +52,8 @@ class Pairs:
 
 def find_pairs(images: str | os.PathLike[str], masks: str | os.PathLike[str], options: DecodeOptions) -> Pairs:
     """Match images with masks by their relative paths without the last suffix, and check every mask.
+
+    A mask may also be called as this program calls it: ``NAME_pred.png``.
 
     Args:
         images: a folder, a glob, a tar or an address of an object store.
@@ -103,7 +105,8 @@ def _check(
     except BadImage as bad:
         return Undecodable(image.name, bad.reason, bad.message)
     rivals = images_of[_stem(image)]
-    masks = masks_of.get(_stem(image), [])
+    stems = dict.fromkeys((_stem(image), f"{_stem(image)}_{OUTPUT_SUFFIX['mask']}", f"{image.name}_{OUTPUT_SUFFIX['mask']}"))
+    masks = [mask for stem in stems for mask in masks_of.get(stem, [])]
     if not masks:
         return f"{image.name}: there is no mask {_stem(image)}.*"
     if len(rivals) > 1:

@@ -81,6 +81,16 @@ def test_masks_are_compared_at_the_images_size(tmp_path: Path) -> None:
     assert 0.9 < found["iou"] <= 1.0
 
 
+def test_masks_may_be_called_as_this_program_calls_them(data: tuple[Path, Path]) -> None:
+    images, masks = data
+    before = [(pair.image.name, pair.mask.name) for pair in find_pairs(images, masks, DECODING).pairs]
+    for path in list(masks.rglob("*.png")):
+        (path.with_name(f"{path.stem}_se.png")).write_bytes(path.read_bytes())  # another output of the same run
+        path.rename(path.with_name(f"{path.stem}_pred.png"))
+    found = [(pair.image.name, pair.mask.name) for pair in find_pairs(images, masks, DECODING).pairs]
+    assert found == [(image, f"{mask.removesuffix('.png')}_pred.png") for image, mask in before]
+
+
 def test_all_that_is_wrong_with_the_masks_is_named_at_once(data: tuple[Path, Path]) -> None:
     images, masks = data
     (masks / "a.png").unlink()
