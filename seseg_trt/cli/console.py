@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import click
 from ..run.session import RunObserver
 from ..storage.atomic import stopping
 from ..storage.locations import state_folder
+from .terminal import Terminal, flush_streams
 from .ticker import Ticker
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Progress:
         quiet: show no progress; notes are still written.
     """
 
-    def __init__(self, stream: TextIO, total: int, *, quiet: bool = False) -> None:
+    def __init__(self, stream: Terminal | TextIO, total: int, *, quiet: bool = False) -> None:
         self._stream = stream
         self._total = total
         self._count = 0
@@ -85,7 +85,6 @@ class Progress:
             self._bar.write(text, file=self._stream)
         else:
             self._stream.write(text + "\n")
-            self._stream.flush()
 
     def close(self) -> None:
         """Close the bar."""
@@ -99,15 +98,8 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def flush_streams() -> None:
-    """Flush Python's standard streams, where they are open."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
-
-
 @contextlib.contextmanager
-def everything_to(log: Path) -> Iterator[TextIO]:
+def everything_to(log: Path) -> Iterator[Terminal]:
     """Redirect file descriptors 1 and 2 and Python's logging and warnings to a file; yield the real standard error.
 
     Native libraries write to the descriptors directly. Without this, their messages break a progress bar, or a JSON object on
@@ -124,7 +116,8 @@ def everything_to(log: Path) -> Iterator[TextIO]:
             saved = os.dup(descriptor)
             stack.callback(os.close, saved)
             stack.callback(os.dup2, saved, descriptor)
-        terminal = stack.enter_context(os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace"))
+        terminal = Terminal(os.dup(2))
+        stack.callback(os.close, terminal.fileno())
         stack.callback(flush_streams)
         root = logging.getLogger()
         root.addHandler(handler)
@@ -182,7 +175,6 @@ class MeasurementConsole(contextlib.ExitStack):
         self._terminal = self.enter_context(everything_to(Path(os.devnull)))
         if not quiet:
             self._terminal.write(begins + "\n")
-            self._terminal.flush()
 
     def load(self, *sides: tuple[Artifact, Network]) -> list[Subject]:
         """Open artifacts, each where it is to run, and show that it takes its time."""
@@ -212,7 +204,7 @@ class RunConsole(contextlib.ExitStack):
         collector: for :func:`seseg_trt.reports.run_page.write_page`, where it was asked to ``collect``.
     """
 
-    _terminal: TextIO
+    _terminal: Terminal
     _progress: Progress
 
     def __init__(self, state: Path, *, quiet: bool, collect: bool = False) -> None:
@@ -259,13 +251,13 @@ class RunConsole(contextlib.ExitStack):
         if self.collector is not None:
             self.collector.add(row)
 
-    def finish(self, summary: Summary, *, as_json: bool, quiet: bool) -> int:
+    def finish(self, summary: Summary, *, as_json: bool, quiet: bool, page: Path | None = None) -> int:
         """Show the summary after the run, and return the exit code."""
         summary = dataclasses.replace(summary, signal=self._signals.received)
         if as_json:
             click.echo(json.dumps(summary.as_dict()))
         elif not quiet:
-            click.echo("\n".join(summary.lines()), err=True)
+            Terminal().write("\n".join([*summary.lines(), *([] if page is None else [f"report: {page}"])]) + "\n")
         return summary.exit_code
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
 import click
 
 from .. import __version__
-from ..errors import SesegError, UsageError
+from ..errors import SesegError, StoppedError, UsageError
+from .terminal import Terminal, open_standard_streams
 
 VERBS = {
     "segment": "Mask images: files, folders, globs, tars or a list.",
@@ -72,19 +74,30 @@ def run(command: click.Command, args: list[str] | None = None, name: str | None 
         click.echo("interrupted", err=True)
         return 130
     except SesegError as error:
-        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(str(error), err=True)
+        terminal = Terminal()
+        terminal.write(f"{click.style('error: ', fg='red', bold=True) if terminal.isatty() else 'error: '}{error}\n")
         return error.exit_code
-    except BrokenPipeError:
-        # the reader of standard output has gone; without this, Python reports that a second time at exit
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of standard output has gone
         return 141
+    except OSError as error:  # standard output is full, or what nobody foresaw
+        Terminal().write(f"error: {error}\n")
+        return StoppedError.exit_code
     return result if isinstance(result, int) else 0
 
 
 def main() -> None:
     """Run the command as a script."""
-    sys.exit(run(group, name="seseg-trt"))
+    open_standard_streams()
+    code = run(group, name="seseg-trt")
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        # What is left can't be written. Without this, Python says so once more as it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        code = code or 141
+    sys.exit(code)
 
 
 if __name__ == "__main__":

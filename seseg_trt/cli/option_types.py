@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from pathlib import Path
@@ -12,11 +13,16 @@ from ..errors import UsageError
 
 def read_list(name: str, null: bool) -> list[str]:
     """Read a list of paths from a file, or from standard input if its name is ``-``."""
+    if name == "-" and sys.stdin is None:
+        raise UsageError("standard input is closed, and --files-from - reads it", "give --files-from a file with a path a line")
     try:
         data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         hint = "give --files-from a file with a path a line, or - for standard input"
         raise UsageError(f"the list {name} can't be read: {error.strerror}", hint) from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # PowerShell's redirection
+        data = data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+    data = data.removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     return [os.fsdecode(line) for line in lines if line]
 

@@ -6,6 +6,8 @@ import threading
 import time
 from typing import TextIO
 
+from .terminal import Terminal
+
 SECONDS_PER_FRAME = 0.5
 SECONDS_PER_LINE = 10.0
 
@@ -19,7 +21,7 @@ class Ticker:
         stream: what to write to, normally standard error.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | Terminal) -> None:
         self._stream = stream
         self._live = stream.isatty()
         self._begun = time.monotonic()

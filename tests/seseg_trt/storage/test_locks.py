@@ -58,11 +58,11 @@ def test_a_second_run_is_refused_with_the_way_out_and_the_first_is_undisturbed(t
     assert counts(run(inputs, tmp_path / "out")) == (0, 36, 4, 0)
 
 
-def test_the_command_line_refuses_it_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_refuses_it_with_exit_code_1(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     inputs = make_inputs(tmp_path / "in", 1)
     with sole_owner(tmp_path / "state"):
         code = run_command(group, ["segment", "--model", "demo", "--state", str(tmp_path / "state"), str(inputs), str(tmp_path / "out")])
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert code == 1 and "is at work on" in said and "--shard" in said and "--state" in said
     assert not (tmp_path / "out").exists() and os.listdir(tmp_path / "state") == [LOCK]
 
