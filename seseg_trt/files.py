@@ -48,7 +48,17 @@ def plan_files(
     """Find all inputs and name their outputs, without touching anything. See :func:`seseg_trt.run.plan.make_plan`."""
     check_target(output_dir, masks.outputs, options.tar_entries)
     naming = Naming(masks.outputs, encoding.format, options.keep_suffix)
-    return make_plan(inputs, output_dir, naming, listed=listed, base=options.base, state_dir=options.state_dir, shard=options.shard)
+    return make_plan(
+        inputs,
+        output_dir,
+        naming,
+        listed=listed,
+        base=options.base,
+        state_dir=options.state_dir,
+        shard=options.shard,
+        include=options.include,
+        exclude=options.exclude,
+    )
 
 
 def segment_files(

@@ -119,12 +119,18 @@ _ENCODING = (
 encoding = OptionGroup("encoding", EncodeOptions, {"Writing images": _ENCODING})
 
 
-def _run(device: str, backend: BackendName | None, memory: int | None, timeout: float, **fields: Any) -> RunOptions:
+def _run(
+    device: str, backend: BackendName | None, memory: int | None, timeout: float, page: Path | None = None, **fields: Any
+) -> RunOptions:
+    fields["statistics"] = page is not None
     mebibytes = memory or (8192 if _is_gpu(device, backend) else 1024)
     return RunOptions(device=device, backend=backend, memory=mebibytes << 20, timeout=timeout or None, **fields)
 
 
+PATTERNS = {"multiple": True, "metavar": "GLOB"}
 _NAMING = (
+    Flag("--include", PATTERNS, "Take the inputs alone whose name (or relative path, with a /) matches; may be repeated."),
+    Flag("--exclude", PATTERNS, "Leave out the inputs whose name (or relative path, with a /) matches; may be repeated."),
     Flag("--base", place("DIR"), "Name outputs by their inputs' paths relative to DIR."),
     Flag("--keep-suffix", SWITCH, "Keep the input's suffix in the outputs' names: a.jpg_se.png."),
     Flag("--tar-entries", count(), "Put N inputs into each tar, where OUTPUT_DIR is a row of tars.", shown="10000"),

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from ..options import DecodeOptions, EncodeOptions, MaskOptions, RunOptions
+from ..options import DecodeOptions, EncodeOptions, LaneOptions, MaskOptions, RunOptions
+from ..storage.atomic import check_writable, unwritable
 from .option_groups import MODEL, NETWORK, Inputs, Report, decoding, encoding, inputs, masks, report, run
+from .terminal import Terminal
 from .verb import under, verb
+
+SHOWN = "the outputs SHOW the explicit part and cover all else, with translucent edges; --output_type nse --threshold 50 covers it\n"
 
 if TYPE_CHECKING:
     from ..run.plan import WorkPlan
@@ -40,6 +48,7 @@ def command(
                 tar whose entries are the inputs ('data-{000000..000009}.tar' is ten).
     OUTPUT_DIR  a folder that mirrors the inputs' tree, a tar (masked.tar) of the
                 same files, or a row of tars ('masked-%06d.tar').
+    - -         mask one image from standard input to standard output.
 
     Inputs and outputs may lie in an object store: s3://bucket/folder. The same command resumes a run that was stopped. A flag may be
     written with underscores, as in the original program.
@@ -48,26 +57,39 @@ def command(
     seseg-trt segment photos masked
     seseg-trt segment --input_dir photos --output_dir masked --output_type se,nse,mask --threshold 50
     seseg-trt segment 'shards/data-{000000..000009}.tar' 'masks-%06d.tar'
+    seseg-trt segment - - --output_type nse --threshold 50 <photo.jpg >covered.png
     find photos -name '*.jpg' -print0 | seseg-trt segment --files-from - -0 --base photos masked
     """
-    from ..backends.select import resolve_device
     from ..files import plan_files, segment_files
     from .console import run_shown
 
+    if inputs.paths == ["-"] and inputs.target == "-":
+        from .pipe import segment_stream
+
+        return segment_stream(model, LaneOptions(masks, decoding, encoding), run)
     what: dict[str, Any] = {"masks": masks, "encoding": encoding, "options": run, "listed": inputs.listed}
     if report.dry_run:
         _print_plan(plan_files(inputs.paths, inputs.target, **what), inputs.target, report.as_json)
         return 0
-    _, why_not_a_gpu = resolve_device(run.device, run.backend)
-    if why_not_a_gpu and not report.silent:
-        click.echo(f"running on the CPU: {why_not_a_gpu}", err=True)
+    given = click.get_current_context().get_parameter_source
+    if not report.silent and all(given(name) is ParameterSource.DEFAULT for name in ("outputs", "threshold")):
+        Terminal().write(SHOWN)
+    if report.page is not None:
+        with unwritable("the report", report.page, "give --report a file in a folder that can be written"):
+            check_writable(report.page)
     with run_shown(inputs.target, run, quiet=report.silent, collect=report.page is not None) as shown:
         summary = segment_files(inputs.paths, inputs.target, model=model, decoding=decoding, observer=shown.observer, **what)
     if report.page is not None and shown.collector is not None:
         from ..reports.run_page import write_page
 
-        write_page(report.page, summary, shown.collector, report.images)
-    return shown.finish(summary, as_json=report.as_json, quiet=report.quiet)
+        write_page(report.page, summary, shown.collector, report.images, _about(masks, decoding, encoding))
+    return shown.finish(summary, as_json=report.as_json, quiet=report.quiet, page=report.page)
+
+
+def _about(*options: Any) -> list[tuple[str, str]]:
+    """Return what the page says of the command and its options."""
+    said = [f"{field.name} {getattr(group, field.name)}" for group in options for field in dataclasses.fields(group)]
+    return [("command", shlex.join(["seseg-trt", *sys.argv[1:]])), ("options", "; ".join(said))]
 
 
 def _print_plan(plan: WorkPlan, target: str, as_json: bool) -> None:

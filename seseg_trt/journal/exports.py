@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..errors import DeviceError, install_hint
 from ..storage.atomic import atomic_write, stopping
 from .journal import Journal
@@ -31,8 +32,17 @@ _COLUMNS = {
     "bbox": ("list", "bbox"),
     "rle": ("string", "rle"),
     "decoded_by": ("string", None),
+    "outputs": ("names", None),
+    "threshold": ("int32", None),
+    "model_sha256": ("string", None),
 }
 """The columns of a Parquet file: their types, and what :attr:`Row.measured` calls them, or None for the row's own fields."""
+NOTES = {
+    "bbox": "x, y, width, height in pixels",
+    "rle": "COCO's compressed run lengths of [height, width]",
+    "outputs": "relative to `output`",
+}
+"""What the schema's metadata say of columns."""
 
 
 def check_results(target: Path) -> None:
@@ -49,20 +59,27 @@ def check_results(target: Path) -> None:
             raise PermissionError("it is a folder" if target.is_dir() else f"{target.parent} can't be written")
 
 
-def write_results(journal: Journal, target: Path) -> int:
+def write_results(journal: Journal, target: Path, output: str = "", threshold: int | None = None) -> int:
     """Write a Parquet file with a row for each input, whole or not at all; return how many.
+
+    Args:
+        journal: of the run.
+        target: the file.
+        output: the folder or tar of the outputs.
+        threshold: of the masks, or None.
 
     Raises:
         StoppedError: it can't be written.
     """
     arrow, parquet = _arrow()
-    types = {"list": arrow.list_(arrow.int32())}
-    schema = arrow.schema([(name, types.get(kind) or arrow.type_for_alias(kind)) for name, (kind, _) in _COLUMNS.items()])
+    types = {"list": arrow.list_(arrow.int32()), "names": arrow.list_(arrow.string())}
+    notes = {**NOTES, "output": output, "threshold": "none" if threshold is None else str(threshold), "seseg_trt": __version__}
+    schema = arrow.schema([(name, types.get(kind) or arrow.type_for_alias(kind)) for name, (kind, _) in _COLUMNS.items()], notes)
     count = 0
     with _writing(target), atomic_write(target) as file, parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         rows = journal.rows()
         while some := list(itertools.islice(rows, ROWS_PER_GROUP)):
-            writer.write_table(arrow.Table.from_pylist([_record(row) for row in some], schema=schema))
+            writer.write_table(arrow.Table.from_pylist([{**_record(row), "threshold": threshold} for row in some], schema=schema))
             count += len(some)
     return count
 
@@ -82,9 +99,11 @@ def _writing(target: Path) -> AbstractContextManager[None]:
 
 def _record(row: Row) -> dict[str, Any]:
     measured = row.measured or {}
-    found = {name: measured.get(key) if key else getattr(row, name) for name, (_, key) in _COLUMNS.items()}
+    found = {name: measured.get(key) if key else getattr(row, name, None) for name, (_, key) in _COLUMNS.items()}
+    made = [_text(os.fsencode(name)) for name, info in row.outputs.items() if info is not None]
     message = None if row.message is None else _text(os.fsencode(row.message))
-    return {**found, "path": _text(row.path), "source": _text(row.source), "message": message}
+    texts = {"path": _text(row.path), "source": _text(row.source), "message": message}
+    return {**found, **texts, "outputs": made, "model_sha256": row.artifact}
 
 
 def _text(path: bytes) -> str:

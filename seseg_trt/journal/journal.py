@@ -133,6 +133,11 @@ class Journal:
                 yield row_of(found[1:])
             values = (piece[-1][0], *values[1:])
 
+    def reasons(self) -> dict[str, int]:
+        """Return how many inputs are quarantined for each reason, the most frequent first."""
+        query = "SELECT reason, COUNT(*) FROM inputs WHERE state = 'quarantined' GROUP BY reason ORDER BY COUNT(*) DESC, reason"
+        return dict(self._run(query))
+
     def put(self, rows: Iterable[Row]) -> None:
         """Write rows, replacing those of the same paths, in one transaction: all of them or none.
 
@@ -237,6 +242,10 @@ def _explained(path: Path) -> Iterator[None]:
             raise UsageError(
                 f"{path} is no journal, or is damaged: {text}",
                 "move it away to begin anew: then --overwrite skip or redo decides about outputs that are there",
+            ) from error
+        if "locked" in text or "locking protocol" in text:  # no other run holds the state folder
+            raise StoppedError(
+                f"the journal {path} can't be locked: {text}", "give --state a folder on a local disk: its file system has no locks"
             ) from error
         raise StoppedError(
             f"the journal {path} can't be written: {text}", "free space or mend the folder's permissions, then run the same command again"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import __version__
 from ..errors import BadImage, StoppedError
 from ..inputs.item import InputItem
 from ..inputs.read import read_source
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 SAMPLE = 8
+NAMED = 20
+"""Quarantined files that the page names for each reason."""
+BINS = 20
 BARS_AT_MOST = 120
+
+
+Facts = Sequence[tuple[str, str]]
+"""Names and values of what the page says at its top."""
 
 
 class Collector:
@@ -40,12 +48,22 @@ class Collector:
         self.per_second: Counter[int] = Counter()
         self.sizes: Counter[int] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.named: dict[str, list[str]] = {}
+        self.shares: Counter[int] = Counter()
+        self.date = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         self.sample: list[Row] = []
         self._done = 0
 
     def begin(self, plan: WorkPlan) -> None:
         """Count what the plan refused."""
-        self.reasons.update(entry.reason for entry in plan.refused)
+        for entry in plan.refused:
+            self._refuse(entry.reason, entry.item.path)
+
+    def _refuse(self, reason: str, path: str) -> None:
+        self.reasons[reason] += 1
+        named = self.named.setdefault(reason, [])
+        if len(named) < NAMED:
+            named.append(path.encode("utf-8", "backslashreplace").decode())
 
     def start(self) -> None:
         """Start the clock."""
@@ -57,8 +75,10 @@ class Collector:
         if row.size:
             self.sizes[row.size.bit_length() - 1] += 1
         if row.state == "quarantined":
-            self.reasons[row.reason or "unknown"] += 1
+            self._refuse(row.reason or "unknown", os.fsdecode(row.path))
             return
+        if row.measured is not None:
+            self.shares[min(BINS - 1, int(row.measured["share"] * BINS))] += 1
         self._done += 1
         if len(self.sample) < SAMPLE:
             self.sample.append(row)
@@ -66,7 +86,7 @@ class Collector:
             self.sample[place] = row
 
 
-def write_page(target: Path, summary: Summary, collected: Collector, images: ReportImages = "blurred") -> None:
+def write_page(target: Path, summary: Summary, collected: Collector, images: ReportImages = "blurred", about: Facts = ()) -> None:
     """Write the page atomically.
 
     Args:
@@ -74,22 +94,26 @@ def write_page(target: Path, summary: Summary, collected: Collector, images: Rep
         summary: of the run.
         collected: what was gathered while the run went.
         images: show the sample's pictures blurred or clear.
+        about: more facts, such as the command and its options.
 
     Raises:
         StoppedError: it can't be written.
     """
     try:
         with atomic_write(target) as file:
-            file.write(make_page(summary, collected, images).encode())
+            file.write(make_page(summary, collected, images, about).encode())
     except OSError as error:
         hint = "the run itself is complete: seseg-trt status shows it"
         raise StoppedError(f"the report {target} can't be written: {error.strerror}", hint) from error
 
 
-def make_page(summary: Summary, collected: Collector, images: ReportImages) -> str:
+def make_page(summary: Summary, collected: Collector, images: ReportImages, about: Facts = ()) -> str:
     """Return the page as text. See :func:`write_page`."""
     counts = [(name, getattr(summary, name)) for name in ("inputs", "done", "skipped", "quarantined", "left")]
     facts = [
+        ("date", collected.date),
+        ("version", f"seseg_trt {__version__}"),
+        *about,
         ("output folder", summary.output_dir),
         ("device", summary.device),
         ("model", summary.model + (f"; {summary.certificate}" if summary.certificate else "")),
@@ -110,7 +134,10 @@ def make_page(summary: Summary, collected: Collector, images: ReportImages) -> s
         rates=_rates(collected.per_second),
         stages=[(stage, stage.busy / stage.workers / summary.seconds) for stage in stages],
         bottleneck=summary.bottleneck,
-        reasons=[(reason, f"{count:,}") for reason, count in collected.reasons.most_common()],
+        reasons=[
+            (reason, f"{count:,}", _names(collected.named.get(reason, []), count)) for reason, count in collected.reasons.most_common()
+        ],
+        shares=_shares(collected.shares),
         sizes=_sizes(collected.sizes),
         blurred=blur,
         sample=_sample(summary, collected.sample, blur),
@@ -125,6 +152,17 @@ def _rates(per_second: Counter[int]) -> Markup | None:
     values = [sum(per_second[t] for t in range(first, first + width)) / width for first in range(0, seconds, width)]
     labels = [f"{first} s" for first in range(0, seconds, width)]
     return bar_chart(values, labels, "images committed a second", f"seconds since the first image was started; each bar is {width} s")
+
+
+def _names(named: list[str], count: int) -> str:
+    return ", ".join(named) + (f" and {count - len(named):,} more" if count > len(named) else "")
+
+
+def _shares(shares: Counter[int]) -> Markup | None:
+    if not shares:
+        return None
+    labels = [f"{100 * b // BINS}%" for b in range(BINS)]
+    return bar_chart([shares[b] for b in range(BINS)], labels, "images", f"explicit share of the image, in steps of {100 // BINS}%")
 
 
 def _sizes(sizes: Counter[int]) -> Markup | None:

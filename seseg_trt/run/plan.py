@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import hashlib
 import os
 from array import array
@@ -53,6 +54,8 @@ def make_plan(
     base: str | None = None,
     state_dir: str | None = None,
     shard: tuple[int, int] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
 ) -> WorkPlan:
     """Find all inputs and name their outputs.
 
@@ -65,6 +68,7 @@ def make_plan(
         state_dir: the run's own files, where they are not in the output folder; never read from.
         shard: (i, n): of all inputs, only those of shard i of 1..n: see :func:`in_shard`. Inputs that are skipped for their names
             have no shard; the first one counts them.
+        include, exclude: see :class:`seseg_trt.options.RunOptions`. What they leave out counts as skipped for its name.
 
     Raises:
         UsageError: an argument that names nothing, an output folder that is an input folder, two inputs with one output.
@@ -74,6 +78,7 @@ def make_plan(
         scan.add(argument)
     if listed is not None:
         scan.add_group(list(listed))
+    _select(scan, include, exclude)
     _refuse_outputs_in_inputs(scan.items, output_dir, naming)
     items, collisions = _distinct(scan.items, naming)
     refused = _distinct_refused(scan.refused + _refuse_collisions(collisions), items)
@@ -83,6 +88,33 @@ def make_plan(
         refused = [entry for entry in refused if in_shard(entry.item.path, shard)]
         ignored = ignored if shard[0] == 1 else 0
     return WorkPlan(items, ignored, refused, naming)
+
+
+def _select(scan: Scan, include: Sequence[str], exclude: Sequence[str]) -> None:
+    """Leave out the inputs that the patterns don't choose.
+
+    Raises:
+        UsageError: nothing is left.
+    """
+    if not include and not exclude:
+        return
+
+    def is_chosen(item: InputItem) -> bool:
+        return (not include or _matches(item.path, include)) and not _matches(item.path, exclude)
+
+    items = [item for item in scan.items if is_chosen(item)]
+    refused = [entry for entry in scan.refused if is_chosen(entry.item)]
+    if not items and not refused and (scan.items or scan.refused):
+        raise UsageError(
+            f"none of {len(scan.items) + len(scan.refused)} inputs is chosen by include {list(include)} and exclude {list(exclude)}",
+            "a pattern with a / is of the whole relative path, one without of the name; * matches any characters, and case counts",
+        )
+    scan.ignored += len(scan.items) + len(scan.refused) - len(items) - len(refused)
+    scan.items, scan.refused = items, refused
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path if "/" in pattern else path.rpartition("/")[2], pattern) for pattern in patterns)
 
 
 class _Collision(NamedTuple):

@@ -40,10 +40,14 @@ ITEMS_AT_ONCE = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What an output's bytes depend on, besides its input: a digest of the options, and the model's SHA-256."""
+    """What an output's bytes depend on, besides its input: a digest of the options, and the model's SHA-256.
+
+    ``changes`` says in words what is other than in the run before, where that is known.
+    """
 
     options: str
     artifact: str
+    changes: str = ""
 
 
 @dataclasses.dataclass
@@ -130,11 +134,8 @@ def _is_settled(row: Row, item: InputItem, wanted: list[str], outputs: Outputs, 
         return any(outputs.size(name) is not None for name in wanted)
     if not same:
         if policy.on_change == "refuse":
-            what = (
-                "another model"
-                if row.artifact != identity.artifact
-                else "other options (threshold, colour, seed, format, decoder, orientation)"
-            )
+            model = f"another model ({row.artifact[:12]} then, {identity.artifact[:12]} now)" if row.artifact != identity.artifact else ""
+            what = model or f"other options ({identity.changes or 'threshold, colour, seed, format, decoder or orientation'})"
             raise UsageError(
                 f"{item.source} was masked into this output folder with {what}",
                 "choose another output folder, or --on-change redo to make such outputs again",

@@ -140,7 +140,8 @@ class Session:
                     startup = time.perf_counter() - self._begun - done.seconds
             left = len(remaining.items) - ledger.tally.settled
             unpacked = self._finish(journal, packer, ledger, whole=not left)
-        return self._summary(remaining, ledger, done, startup, left, unpacked, certificate)
+            reasons = journal.reasons()
+        return self._summary(remaining, ledger, done, startup, left, unpacked, certificate, reasons)
 
     def _clear(self) -> None:
         """Remove what a parent of workers that was killed left in the state folder."""
@@ -159,7 +160,7 @@ class Session:
         return certificate_line(self._artifact)
 
     def _resume(self, journal: Journal, outputs: Outputs, packer: Packer) -> Remaining:
-        identity = Identity(self._spec.lane.digest(), self._spec.identity)
+        identity = Identity(self._spec.lane.digest(), self._spec.identity, self._changes(journal))
         packer.check(self._options.overwrite)
         remaining = find_remaining(self._plan, journal, outputs, identity, self._options.policy)
         journal.put(refused_rows(self._plan, journal, identity, time.time()))
@@ -167,6 +168,19 @@ class Session:
         packer.begin(self._plan.items)
         journal.set_meta(SPEC, json.dumps(self._spec.to_json()))
         return remaining
+
+    def _changes(self, journal: Journal) -> str:
+        """Return what options are other than in the run before, each with both values."""
+        before = json.loads(journal.get_meta(SPEC) or "null")
+        if before is None:
+            return ""
+        then, now = before["lane"], json.loads(json.dumps(self._spec.to_json()))["lane"]
+        return "; ".join(
+            f"{name} {then[group].get(name)} then, {value} now"
+            for group in ("masks", "decoding", "encoding")
+            for name, value in now[group].items()
+            if then[group].get(name) != value and name not in ("outputs", "max_pixels", "frames")
+        )
 
     def _finish(self, journal: Journal, packer: Packer, ledger: Ledger, *, whole: bool) -> int:
         """Pack, and write the records; return how many tars have to wait. What goes wrong stops the run."""
@@ -179,7 +193,7 @@ class Session:
         try:
             write_quarantine(journal, quarantine)
             if self._options.results is not None:
-                write_results(journal, Path(self._options.results))
+                write_results(journal, Path(self._options.results), self._spec.target, self._spec.lane.masks.threshold)
         except OSError as error:
             ledger.stop(
                 StoppedError(
@@ -192,7 +206,15 @@ class Session:
         return unpacked
 
     def _summary(
-        self, remaining: Remaining, ledger: Ledger, done: Execution, startup: float, left: int, unpacked: int, certificate: str
+        self,
+        remaining: Remaining,
+        ledger: Ledger,
+        done: Execution,
+        startup: float,
+        left: int,
+        unpacked: int,
+        certificate: str,
+        reasons: dict[str, int],
     ) -> Summary:
         plan, tally, artifact = self._plan, ledger.tally, self._artifact
         return Summary(
@@ -213,6 +235,8 @@ class Session:
             output_dir=self._spec.target,
             state_dir=self._state,
             workers=tuple(done.workers),
+            reasons=reasons,
+            results=self._options.results,
             unpacked=unpacked,
             stopped=ledger.stopped,
         )

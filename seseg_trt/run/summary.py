@@ -47,6 +47,8 @@ class Summary:
         certificate: what its certificate says, in a line.
         output_dir, state_dir: where results and records are.
         workers: what each worker process did, in a line each.
+        reasons: how many inputs are quarantined for each reason.
+        results: the table of results, or None.
         unpacked: tars that were not written, since not all of their inputs are settled.
         stopped: why the run ended early, or None.
         signal: the number of the signal that stopped it, or None.
@@ -69,6 +71,8 @@ class Summary:
     output_dir: str
     state_dir: Path
     workers: tuple[str, ...] = ()
+    reasons: dict[str, int] = dataclasses.field(default_factory=dict)
+    results: str | None = None
     unpacked: int = 0
     stopped: SesegError | None = None
     signal: int | None = None
@@ -91,9 +95,9 @@ class Summary:
 
     @property
     def bottleneck(self) -> str | None:
-        """The stage that was at work for the largest share of the time, or None if nothing was done."""
-        busy = [stage for stage in self.stages if stage.jobs]
-        return max(busy, key=lambda stage: stage.busy / stage.workers).name if busy and self.done else None
+        """The stage that does the fewest images a second when nothing else holds it up, or None if nothing was done."""
+        at_work = [stage for stage in self.stages if stage.rate]
+        return min(at_work, key=lambda stage: stage.rate).name if at_work and self.done else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary as JSON has it."""
@@ -136,7 +140,8 @@ class Summary:
             rates = ", ".join(f"{stage.name} {stage.rate:.0f}/s" for stage in self.stages if stage.jobs)
             lines.append(f"each stage alone: {rates}; the bottleneck is {self.bottleneck}: {_advice(self.bottleneck)}")
         if self.quarantined:
-            lines.append(f"quarantined inputs and the reasons: {self.state_dir / 'quarantine.jsonl'}")
+            counts = ", ".join(f"{count} {reason}" for reason, count in self.reasons.items())
+            lines.append(f"quarantined: {counts}; each with its reason: {self.state_dir / 'quarantine.jsonl'}")
         if self.unpacked:
             tars = "1 tar is" if self.unpacked == 1 else f"{self.unpacked} tars are"
             lines.append(f"{tars} not written yet, since not all of their inputs are done; the outputs so far are kept in {self.state_dir}")
@@ -144,5 +149,7 @@ class Summary:
             lines.append(f"stopped by {signal.Signals(self.signal).name}; the same command goes on from here")
         elif self.stopped is not None:
             lines.append(f"stopped: {self.stopped}")
+        if self.results is not None:
+            lines.append(f"table: {self.results}")
         lines.append(f"outputs: {self.output_dir}")
         return lines

@@ -54,6 +54,14 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = False, exclusi
         os.close(descriptor)
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise OSError if :func:`atomic_write` could not write a file here. It makes and removes the temporary file, and nothing else."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    os.close(os.open(temporary_name(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666))
+    os.unlink(temporary_name(path))
+
+
 @contextlib.contextmanager
 def unwritable(what: str, path: str | os.PathLike[str], hint: str) -> Iterator[None]:
     """Raise UsageError for an OSError: ``what`` can't be written to the path that the user named, and ``hint`` is the way out."""

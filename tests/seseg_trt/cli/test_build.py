@@ -86,15 +86,6 @@ def test_the_command_that_a_refusal_names_is_taken_by_the_command_line(plan: Pat
     assert read_identity(out).options == read_identity(plan).options
 
 
-@pytest.mark.skipif(_has_gpu(), reason="there is a GPU here")
-def test_auto_says_why_it_takes_the_cpu(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    picture = next((DATA / "keras224" / "inputs").glob("h_*.png"))
-    assert cli.run(cli.group, ["segment", "--model", str(GRAPH), str(picture), str(tmp_path / "out")]) == 0
-    assert "running on the CPU: there is no NVIDIA driver here" in capfd.readouterr().err
-    assert cli.run(cli.group, ["segment", "--model", str(GRAPH), "--device", "cpu", str(picture), str(tmp_path / "out2")]) == 0
-    assert "running on the CPU:" not in capfd.readouterr().err
-
-
 def test_a_gpu_takes_the_fp16_graph_of_a_cache_entry_and_a_cpu_the_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from seseg_trt.backends import select
     from seseg_trt.models import cache

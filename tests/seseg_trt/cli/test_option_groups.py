@@ -17,7 +17,7 @@ from seseg_trt.cli.verb import OptionGroup, verb
 from seseg_trt.options import BackendName, DecodeOptions, EncodeOptions, ImageFormat, MaskOptions, OnChange, Overwrite, Resample, RunOptions
 
 FLAGS_OF_SEGMENT = """
-    --input-dir --output-dir --files-from --null -0 --base --model --output-type --mask-color --threshold --seed --format --quality
+    --input-dir --output-dir --files-from --null -0 --include --exclude --base --model --output-type --mask-color --threshold --seed --format --quality
     --subsampling --keep-suffix --exif-orientation --no-exif-orientation --max-pixels --frames --decoder --resample --device --backend --threads
     --processes     --workers --memory --state --on-change --overwrite --retry-quarantined --durable --max-failures --timeout --shard --tar-entries
     --results --rle --report --report-images --require-certificate --dry-run --json --quiet -q
@@ -82,6 +82,7 @@ def test_without_flags_the_command_does_what_the_library_does_without_options() 
 
 def test_a_flag_may_be_written_with_underscores() -> None:
     values = {"--max-pixels": "9", "--max-failures": "5%", "--mask-color": "random", "--output-type": "nse", "--on-change": "redo"}
+    values |= {"--include": "*.jpg", "--exclude": "*.png"}
     values |= {"--report-images": "clear", "--tar-entries": "7", "--files-from": "a_file", "--input-dir": "a_b", "--output-dir": "c_d"}
     flags = [flag for flag in FLAGS if "-" in flag.lstrip("-")]
 

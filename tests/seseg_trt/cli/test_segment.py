@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,7 +153,7 @@ def test_globs_and_base(seseg: Any, photos: Path, tmp_path: Path) -> None:
         (["--max-failures", "x%", "photos", "out"], "neither a number nor a percentage"),
         (["--shard", "5", "photos", "out"], "no shard"),
         (["--shard", "5/4", "photos", "out"], "no shard"),
-        (["--rle", "photos", "out"], "--results"),
+        (["--rle", "photos", "out"], "file for the results"),
         (["--device", "tpu", "photos", "out"], "no device"),
         (["--frobnicate", "photos", "out"], "No such option"),
         (["--files-from", "nothing.txt", "out"], "can't be read"),
@@ -287,3 +288,124 @@ def test_tars_in_and_out_and_what_is_said_of_them(seseg: Any, photos: Path, tmp_
     again = seseg("retry", target)
     assert again.code == 2 and "1 inputs = 0 done + 0 skipped + 1 quarantined" in again.err
     assert seseg("segment", "--tar-entries", 2, shard, tmp_path / "m.tar").code == 1
+
+
+SHOWN = "the outputs SHOW the explicit part"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"), [([], True), (["--output_type", "nse"], False), (["--threshold", "50"], False), (["--quiet"], False)]
+)
+def test_who_gives_neither_type_nor_threshold_is_told_what_shows(
+    seseg: Any, photos: Path, tmp_path: Path, flags: list[str], said: bool
+) -> None:
+    result = seseg("segment", "--model", "demo", *flags, photos, tmp_path / "out")
+    assert result.code == 0 and result.err.count(SHOWN) == said and ("--output_type nse --threshold 50" in result.err) == said
+    assert "driver" not in result.err  # doctor says that
+
+
+def test_patterns_choose_inputs(seseg: Any, photos: Path, tmp_path: Path) -> None:
+    (photos / "sub1" / "B.PNG").write_bytes(picture(7))
+    found = summary(seseg("segment", "--model", "demo", "--json", "--include", "*.png", "--exclude", "sub1/*", photos, tmp_path / "out"))
+    assert found["done"] == 3 and found["skipped"] == 2 and not list((tmp_path / "out").glob("sub1/*"))
+    result = seseg("segment", "--model", "demo", "--include", "*.jpg", photos, tmp_path / "out2")
+    assert result.code == 1 and "none of 5 inputs" in result.err and "*.jpg" in result.err
+
+
+def test_what_cannot_be_written_at_the_end_is_refused_before_the_run(seseg: Any, photos: Path, tmp_path: Path) -> None:
+    for flags in (["--report", tmp_path / "nowhere" / "r.html"], ["--report", tmp_path], ["--results", tmp_path / "r.csv"]):
+        result = seseg("segment", "--model", "demo", *flags, photos, tmp_path / "out")
+        assert result.code == 1 and str(flags[1]) in result.err and not (tmp_path / "out").exists()
+
+
+def test_changed_options_are_named_with_both_values(seseg: Any, photos: Path, tmp_path: Path) -> None:
+    assert seseg("segment", "--model", "demo", "--threshold", "50", photos, tmp_path / "out").code == 0
+    result = seseg("segment", "--model", "demo", "--threshold", "60", "--format", "webp", "--overwrite", "redo", photos, tmp_path / "out")
+    assert result.code == 1 and "threshold 50 then, 60 now" in result.err and "format png then, webp now" in result.err
+
+
+def test_the_end_has_counts_by_reason_and_the_paths_of_what_was_written(seseg: Any, photos: Path, tmp_path: Path) -> None:
+    (photos / "bad.png").write_bytes(b"")
+    (photos / "worse.png").write_bytes(b"no picture")
+    result = seseg("segment", "--model", "demo", "--report", tmp_path / "r.html", photos, tmp_path / "out")
+    assert result.code == 2 and "quarantined: 1 empty, 1 not_an_image" in result.err and f"report: {tmp_path / 'r.html'}" in result.err
+
+
+def piped(data: bytes, *flags: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*COMMAND, "segment", "-", "-", "--model", "demo", *flags], input=data, capture_output=True, timeout=120)
+
+
+def test_one_image_goes_from_stream_to_stream(seseg: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(picture(3))
+    flags = ["--output_type", "nse", "--threshold", "50"]
+    assert seseg("segment", "--model", "demo", *flags, tmp_path / "in", tmp_path / "out").code == 0
+    done = piped(picture(3), *flags)
+    assert (done.returncode, done.stderr) == (0, b"") and done.stdout == (tmp_path / "out" / "a_nse.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "flags", "code", "words"),
+    [
+        (b"", (), 2, b"0 bytes"),
+        (b"no picture", (), 2, b"no decoder knows"),
+        (picture(1), ("--output_type", "se,mask"), 1, b"not one kind"),
+        (picture(1), ("--model", "nothing.onnx"), 3, b"nothing.onnx"),
+    ],
+)
+def test_a_stream_that_is_no_image_gives_one_error_and_no_output(data: bytes, flags: tuple[str, ...], code: int, words: bytes) -> None:
+    done = piped(data, *flags)
+    assert (done.returncode, done.stdout) == (code, b"") and words in done.stderr and b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_list_as_editors_of_windows_write_it(seseg: Any, photos: Path, tmp_path: Path, encoding: str) -> None:
+    names = [str(photos / "image00000.png"), str(photos / "sub1" / "image00001.png")]
+    (tmp_path / "list.txt").write_text("".join(f"{name}\r\n" for name in names), encoding=encoding, newline="")
+    found = summary(seseg("segment", "--model", "demo", "--json", "--files-from", tmp_path / "list.txt", tmp_path / "out"))
+    assert found["done"] == 2
+
+
+STREAMS = {
+    "stdout closed": (">&-", 0),
+    "stderr closed": ("2>&-", 0),
+    "all closed": ("<&- >&- 2>&-", 0),
+    "stderr full": ("2>/dev/full", 0),
+    "reader of stderr gone": ("2>&3", 0),
+    "stdout full": ("--json >/dev/full", 5),
+    "stdin closed": ("--files-from - <&-", 1),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_standard_streams_that_are_closed_or_full(photos: Path, tmp_path: Path, name: str) -> None:
+    redirection, code = STREAMS[name]
+    given = "" if "files-from" in redirection else '"$0"'
+    reader, writer = os.pipe()
+    os.close(reader)
+    script = f'exec 3>&{writer}; exec {sys.executable} -m seseg_trt segment --model demo {given} "$1" {redirection}'
+    done = subprocess.run(
+        ["bash", "-c", script, str(photos), str(tmp_path / "out")],
+        capture_output=True,
+        pass_fds=(writer,),
+        timeout=120,
+    )
+    os.close(writer)
+    assert done.returncode == code and b"Traceback" not in done.stderr + done.stdout
+    assert len(list((tmp_path / "out").rglob("*_se.png"))) == (4 if code != 1 else 0)
+
+
+def test_a_tar_in_a_locale_that_lacks_its_names(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        entry = tarfile.TarInfo("\u00fc\u6f22.png")
+        entry.size = len(picture(1))
+        tar.addfile(entry, io.BytesIO(picture(1)))
+    legacy = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for target in ("out", "out.tar"):
+        done = subprocess.run(
+            [*COMMAND, "segment", "--model", "demo", "a.tar", target], capture_output=True, cwd=tmp_path, env=legacy, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "\u00fc\u6f22_se.png").is_file()
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert tar.getnames() == ["\u00fc\u6f22_se.png"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seseg_trt import DeviceError, FakeBackend, MaskOptions, RunObserver, RunOptions, StoppedError, Summary, segment_files
+from seseg_trt import DeviceError, FakeBackend, MaskOptions, RunObserver, RunOptions, StoppedError, Summary, UsageError, segment_files
 from seseg_trt.journal import exports
 from seseg_trt.journal.journal import Journal
 from seseg_trt.lanes import select as lanes
@@ -105,8 +105,29 @@ def test_the_results_are_the_journals_in_the_order_of_their_paths(tmp_path: Path
     assert file.num_row_groups == 4
     with contextlib.closing(Journal(tmp_path / "out" / ".seseg" / "journal.sqlite", read_only=True)) as journal:
         assert list(rows(tmp_path)) == [row.path.decode() for row in journal.rows()]
-        assert exports.write_results(journal, tmp_path / "again.parquet") == 10
+        assert exports.write_results(journal, tmp_path / "again.parquet", str(tmp_path / "out"), 50) == 10
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "results.parquet").read_bytes()
+
+
+def test_a_row_says_what_its_outputs_are_and_were_made_with(tmp_path: Path) -> None:
+    make_inputs(tmp_path / "in", 4, bad_every=4)
+    run(tmp_path, MaskOptions(("mask", "se"), threshold=30))
+    import pyarrow.parquet
+
+    found = rows(tmp_path)
+    assert found["image00000.png"]["outputs"] == ["image00000_pred.png", "image00000_se.png"]
+    assert found["image00003.png"]["outputs"] == [] and found["image00003.png"]["state"] == "quarantined"
+    assert {(row["threshold"], row["model_sha256"]) for row in found.values()} == {(30, "backend:fake")}
+    notes = pyarrow.parquet.read_schema(tmp_path / "results.parquet").metadata
+    assert notes[b"bbox"] == b"x, y, width, height in pixels" and notes[b"threshold"] == b"30"
+    assert notes[b"output"] == str(tmp_path / "out").encode() and notes[b"seseg_trt"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "A.CSV", "a.json", "a.jsonl", "a.xlsx"])
+def test_results_of_another_kind_are_refused_with_the_way_out(name: str) -> None:
+    with pytest.raises(UsageError, match=name) as caught:
+        RunOptions(results=name)
+    assert "results.parquet" in caught.value.hint
 
 
 def test_results_that_cannot_be_written_stop_the_run_and_the_same_command_writes_them(

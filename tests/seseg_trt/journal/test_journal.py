@@ -298,3 +298,24 @@ def test_quarantine_is_written_whole_with_names_that_are_not_utf8(journal: Journ
     assert os.fsencode(record["path"]) == b"b\xff\n"
     assert (record["reason"], record["message"], record["time"]) == ("empty", "the file has 0 bytes", "1970-01-01T00:00:00Z")
     assert os.listdir(tmp_path) == ["state", "quarantine.jsonl"] or sorted(os.listdir(tmp_path)) == ["quarantine.jsonl", "state"]
+
+
+@pytest.mark.parametrize(("durable", "level"), [(False, 1), (True, 2)])
+def test_commits_reach_the_log_and_the_disk_as_asked(tmp_path: Path, durable: bool, level: int) -> None:
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite", durable=durable)) as journal:
+        assert journal._db.execute("PRAGMA synchronous").fetchall() == [(level,)]
+        assert journal._db.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+
+
+def test_a_transaction_takes_the_lock_when_it_begins(journal: Journal) -> None:
+    with journal._transaction(), contextlib.closing(sqlite3.connect(journal.path, timeout=0)) as other:
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+    with contextlib.closing(sqlite3.connect(journal.path, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+
+def test_quarantine_is_counted_by_reason_the_most_frequent_first(journal: Journal) -> None:
+    reasons = ["empty", "truncated", "truncated", None]
+    journal.put(row(b"%d" % index, "quarantined" if reason else "done", reason=reason) for index, reason in enumerate(reasons))
+    assert list(journal.reasons().items()) == [("truncated", 2), ("empty", 1)]

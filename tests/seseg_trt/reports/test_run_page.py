@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import seseg_trt
 from seseg_trt.cli import main as cli
 from tests.runs import make_inputs
 
@@ -78,6 +79,10 @@ def test_the_page_holds_the_runs_figures_and_fetches_nothing(inputs: Path, tmp_p
     words = re.sub(r"\s+", " ", page.words)
     assert "23 inputs" in words and "18 done" in words and "5 quarantined" in words
     assert "not_an_image 4" in words and "missing 1" in words
+    assert "sub1/image00004.png" in words and "gone.jpg" in words  # quarantined files under their reasons
+    for fact in ("date 20", f"version seseg_trt {seseg_trt.__version__}", "command seseg-trt", "outputs ('se', 'mask')", "threshold None"):
+        assert fact in words, fact
+    assert "explicit share of the image, in steps of 5%" in words
     assert "images committed a second" in words and "infer" in words and page.bars > 10
     assert page.addresses == []
     assert {kind: len(found) for kind, found in page.pictures.items()} == {"input": 8, "se": 8, "pred": 8}

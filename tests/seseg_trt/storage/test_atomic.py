@@ -18,7 +18,7 @@ import pytest
 
 from seseg_trt.outputs.folder import OutputFolder
 from seseg_trt.storage import atomic
-from seseg_trt.storage.atomic import atomic_write, temporary_name
+from seseg_trt.storage.atomic import atomic_write, check_writable, temporary_name
 from tests.runs import tree
 
 DIES = """
@@ -227,3 +227,25 @@ def test_no_rename_leaves_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "out" / "linked").symlink_to(elsewhere)
         folder.write("linked/c.png", b"c")
         assert tree(Path(elsewhere)) == {"c.png": b"c"}
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_no_descriptor_stays_open(tmp_path: Path, durable: bool, exclusive: bool) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for index in range(20):
+        with atomic_write(tmp_path / f"{index}", durable=durable, exclusive=exclusive) as file:
+            file.write(b"x")
+        with contextlib.suppress(ZeroDivisionError), atomic_write(tmp_path / "never", durable=durable, exclusive=exclusive):
+            raise ZeroDivisionError
+    assert len(os.listdir("/proc/self/fd")) == before and not (tmp_path / "never").exists()
+
+
+def test_a_check_leaves_nothing_and_says_what_cannot_be_written(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a.html")
+    (tmp_path / "there").write_bytes(b"old")
+    check_writable(tmp_path / "there")
+    assert os.listdir(tmp_path) == ["there"] and (tmp_path / "there").read_bytes() == b"old"
+    for bad in (tmp_path, tmp_path / "nowhere" / "a.html"):
+        with pytest.raises(OSError):
+            check_writable(bad)
