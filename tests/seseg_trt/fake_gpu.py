@@ -2,7 +2,8 @@
 
 It is lazy where a GPU is asynchronous: what is enqueued on a stream runs when something waits for that stream, directly or
 through an event, and not before. So a missing wait shows as a wrong result, and a wait that should not be there shows in
-``Gpu.waits``. Freed memory is overwritten; an operation outside the context, or a context left on a thread, is an error.
+``Gpu.waits``. A hasty one runs what is enqueued on the streams that the code under test makes at once, before the caller's own
+work, as a GPU does that is quicker than its caller: a missing wait for the caller's stream shows there. Freed memory is overwritten; an operation outside the context, or a context left on a thread, is an error.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Gpu:
         self.events_alive = 0
         self.pool_bytes = 0
         self.refuse_capture = False
+        self.hasty = False
+        self.ours: set[int] = set()
         self._threads = threading.local()
         self._handles = itertools.count(1000)
 
@@ -83,6 +86,8 @@ class Gpu:
 
     def enqueue(self, stream: int, work: Callable[[], None]) -> None:
         self.capturing.get(stream, self.queues[stream]).append(work)
+        if self.hasty and stream in self.ours and stream not in self.capturing:
+            self.run(stream)
 
     def run(self, stream: int, until: int | None = None) -> None:
         queue = self.queues[stream]
@@ -127,6 +132,7 @@ def make_pycuda(gpu: Gpu) -> types.ModuleType:
             gpu.need_context()
             assert flags == 1, "a stream that waits for the default stream"
             self.handle = gpu.new_stream()
+            gpu.ours.add(self.handle)
 
         def synchronize(self) -> None:
             gpu.need_context()

@@ -26,9 +26,11 @@ from .masks.kernel_host import Host
 SHAPES = [(40, 30), (7, 90), (16, 16), (1, 1), (55, 23), (31, 64), (20, 20)]
 
 
-@pytest.fixture
-def gpu() -> LockedGpu:
-    return LockedGpu()
+@pytest.fixture(params=[False, True], ids=["lazy", "hasty"])
+def gpu(request: pytest.FixtureRequest) -> LockedGpu:
+    made = LockedGpu()
+    made.hasty = request.param
+    return made
 
 
 @pytest.fixture
@@ -108,6 +110,7 @@ def test_nothing_waits_and_all_is_in_the_order_of_the_callers_stream(
 ) -> None:
     images, options = photographs(), MaskOptions(("se",), threshold=50)
     stream = device.stream()
+    gpu.ours.discard(stream.handle)  # the caller's
     for _ in range(3):  # the first calls allocate
         segmenter.composite(there(device, gpu, images, stream), options, stream=TheirStream(stream))
         stream.synchronize()
@@ -122,6 +125,17 @@ def test_nothing_waits_and_all_is_in_the_order_of_the_callers_stream(
     stream.synchronize()
     for copy, expected in zip(copies, on_host.composite(images, options), strict=True):
         np.testing.assert_array_equal(copy, expected["se"])
+
+
+def test_thirty_batches_without_a_wait(segmenter: Segmenter, on_host: Segmenter, device: cuda.Device, gpu: LockedGpu) -> None:
+    stream, options = device.stream(), MaskOptions(("mask", "se"), threshold=50)
+    gpu.ours.discard(stream.handle)
+    batches = [photographs(seed)[: 1 + seed % len(SHAPES)] for seed in range(30)]
+    made = [segmenter.composite(there(device, gpu, images, stream), options, stream=TheirStream(stream)) for images in batches]
+    for images, outputs in zip(batches, made, strict=True):
+        for found, expected in zip(outputs, on_host.composite(images, options), strict=True):
+            for kind in options.outputs:
+                np.testing.assert_array_equal(found[kind].to_host(), expected[kind])
 
 
 def test_the_default_stream_is_taken_without_a_name(segmenter: Segmenter, device: cuda.Device, gpu: LockedGpu) -> None:

@@ -38,9 +38,11 @@ IDENTITY = PlanIdentity(
 )
 
 
-@pytest.fixture
-def gpu() -> Gpu:
-    return Gpu()
+@pytest.fixture(params=[False, True], ids=["lazy", "hasty"])
+def gpu(request: pytest.FixtureRequest) -> Gpu:
+    made = Gpu()
+    made.hasty = request.param
+    return made
 
 
 @pytest.fixture
@@ -163,6 +165,26 @@ def test_the_result_is_ready_in_the_order_of_the_callers_stream(open_backend: Ca
         device.pycuda.memcpy_dtoh_async(got, result.address, _Stream(caller))
     gpu.run(caller)
     np.testing.assert_array_equal(got, expected(images))
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_batch_runs_in_the_new_memory_after_a_larger_one_has_grown_it(open_backend: Callable[..., TensorRTBackend], graphs: bool) -> None:
+    backend = open_backend(graphs=graphs, streams=1)
+    small, large = on_device(photographs(2)), on_device(photographs(6, seed=3))
+    out = backend.infer_device(small)
+    for _ in range(3):
+        backend.infer_device(small, out=out)
+    backend.infer_device(large).to_host()
+    backend.infer_device(small, out=out)  # the same arrays: nothing but the scratch memory is another
+    np.testing.assert_array_equal(out.to_host(), expected(photographs(2)))
+
+
+def test_thirty_batches_that_grow_and_shrink_without_a_wait(open_backend: Callable[..., TensorRTBackend], gpu: Gpu) -> None:
+    backend, caller = open_backend(), gpu.new_stream()
+    batches = [photographs(1 + 5 * seed % 13, seed) for seed in range(30)]
+    found = [backend.infer_device(on_device(images, caller), caller) for images in batches]
+    for images, maps in zip(batches, found, strict=True):
+        np.testing.assert_array_equal(maps.to_host(), expected(images))
 
 
 def test_the_default_stream_is_the_callers_where_none_is_named(open_backend: Callable[..., TensorRTBackend]) -> None:

@@ -57,9 +57,11 @@ IMAGES = {name: (data, expected) for name, (data, expected) in make_images().ite
 SOURCES = [Source(name.encode(), data) for name, (data, _) in IMAGES.items()]
 
 
-@pytest.fixture
-def gpu() -> LockedGpu:
-    return LockedGpu()
+@pytest.fixture(params=[False, True], ids=["lazy", "hasty"])
+def gpu(request: pytest.FixtureRequest) -> LockedGpu:
+    made = LockedGpu()
+    made.hasty = request.param
+    return made
 
 
 @pytest.fixture
