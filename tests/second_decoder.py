@@ -23,6 +23,8 @@ def second_picture(data: bytes, kind: Kind) -> Array | None:
     Raises:
         Exception: it can't be decoded.
     """
+    if kind.compression.startswith("fax") and not hasattr(imagecodecs, "CCITTFAX3"):  # an older one
+        return None
     if kind.format == "TIFF":
         return tiff_picture(data)
     if kind.format not in READERS or data[:4] == b"\0\0\1\0":

@@ -1,7 +1,7 @@
 """Every command and every line of Python in README.md and docs/ is run as written, and every link of theirs leads somewhere.
 
 A block of ``sh`` or ``python`` may have a note before it, ``<!-- test: WORDS -->``. ``exit 2``: its commands end with that code. ``engine``,
-``ort``, ``rtx``, ``scale``, ``store``: it needs that extra or server, and is run apart from the page's other blocks. ``gpu``: it is run by
+``ort``, ``rtx``, ``scale``, ``store``, ``unshare``: it needs that extra or server, and is run apart from the page's other blocks. ``gpu``: it is run by
 tests/gpu/test_embedding_gpu.py.
 """
 
@@ -30,6 +30,16 @@ ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 LINKED = [*PAGES, "CHANGELOG.md", "benchmarks/README.md", "benchmarks/RESULTS.md", "engine/README.md"]
 BLOCK = re.compile(r"(?:^<!-- test: (?P<note>[^\n]*) -->\n)?^```(?P<kind>sh|python)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def has_namespaces() -> bool:
+    """Tell whether a user may have a network of his own here, with nobody in it."""
+    try:
+        return subprocess.run(["unshare", "--user", "--map-root-user", "--net", "true"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
 LEFT_TO_CI = {"make test"}  # it would run this very test
 # Added to a command that starts so: the same path through the program, in less time.
 SMALLER = {"python -m engine.scenes": "--count 170 --width 256 --height 192"}
@@ -40,6 +50,7 @@ NEEDS = {
     "rtx": (pytest.mark.rtx,),
     "scale": (needs_scale,),
     "store": (needs_scale,),
+    "unshare": (pytest.mark.skipif(not has_namespaces(), reason="this machine gives nobody a network namespace"),),
 }
 
 

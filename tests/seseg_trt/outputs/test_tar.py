@@ -17,6 +17,7 @@ from seseg_trt.files import retry_files
 from seseg_trt.inputs.tar_index import Entry
 from seseg_trt.journal.journal import Journal
 from seseg_trt.journal.merge import merge_journals
+from seseg_trt.journal.row import Row
 from seseg_trt.outputs import packer as packing
 from seseg_trt.outputs.folder import OutputFolder
 from seseg_trt.outputs.tar import TarOutputs
@@ -302,3 +303,38 @@ def test_an_output_is_read_where_it_is_staged_or_packed(inputs: Path, tmp_path: 
     assert (
         outputs.size("image00000_se.png") is None and (state / "staged" / "image00000_se.png").read_bytes() == b""
     )  # a tombstone, until the tar is written again
+
+
+def test_a_foreign_tar_that_cannot_be_read_whole_is_not_kept(inputs: Path, tmp_path: Path) -> None:
+    target = make_tar(tmp_path / "m.tar", make_inputs(tmp_path / "foreign", 3))
+    damaged = target.read_bytes()[:-11_000]
+    target.write_bytes(damaged)
+    with pytest.raises(UsageError, match="can't be kept") as caught:
+        run(inputs, target, overwrite="skip")
+    assert "--overwrite redo" in str(caught.value) and target.read_bytes() == damaged
+
+
+def row_of(name: str, state: Any, *outputs: str) -> Row:
+    made = ("0" * 64, 1) if state == "done" else None
+    return Row(name.encode(), name.encode(), 1, 1, "options", "artifact", dict.fromkeys(outputs, made), state)
+
+
+def test_what_is_pending_is_not_packed_and_a_short_read_leaves_the_tar_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(Journal(tmp_path / "state" / "journal.sqlite")) as journal:
+        outputs = TarOutputs(str(tmp_path / "m.tar"), tmp_path / "state", durable=False, journal=journal)
+        outputs.prepare()
+        for name in ("a_se.png", "b_se.png"):
+            outputs.write(name, b"data of " + name.encode())
+        outputs.pack(0, [row_of("a.png", "done", "a_se.png"), row_of("b.png", "pending", "b_se.png")])
+        assert list(extracted(tmp_path / "m.tar")) == ["a_se.png"]
+        before = (tmp_path / "m.tar").read_bytes()
+        outputs.write("c_se.png", b"more")
+        real = outputs._storage.read_range
+        monkeypatch.setattr(outputs._storage, "read_range", lambda name, offset, size: real(name, offset, size)[:-1])
+        rows = [row_of("a.png", "done", "a_se.png"), row_of("c.png", "done", "c_se.png")]
+        with pytest.raises(StoppedError):
+            outputs.pack(0, rows)
+        assert (tmp_path / "m.tar").read_bytes() == before and outputs.size("c_se.png") == 4
+        monkeypatch.undo()
+        outputs.pack(0, rows)
+    assert extracted(tmp_path / "m.tar") == {"a_se.png": b"data of a_se.png", "c_se.png": b"more"}
