@@ -110,7 +110,7 @@ def read_heif(data: bytes, file_format: str) -> Header:
         BadImage: ``truncated``, ``decode_error`` or ``unsupported``.
     """
     top = list(boxes(data, 0, len(data)))
-    if any(box.end > len(data) for box in top):
+    if any(box.end > len(data) for box in top if box.name in (b"ftyp", b"meta", b"mdat", b"moov")):
         raise cut_off(file_format, "a part is not whole")
     meta = next((box for box in top if box.name == b"meta"), None)
     frames = max((_samples(data, box) for box in top if box.name == b"moov"), default=0)

@@ -177,6 +177,12 @@ class TestSeveralPictures:
         assert bad.reason == "several_frames" and "3 pictures" in bad.message
         assert np.abs(pixels_of(data, FIRST).astype(int) - scene()).mean() < 20
 
+    @pytest.mark.skipif(not HAS_AVIF, reason="this Pillow has no AVIF decoder")
+    def test_bytes_behind_an_avif_cost_nothing(self) -> None:
+        data = saved(PICTURE, "AVIF", quality=90)
+        for more in (b"\0" * 9, b"\xff" * 40, b"more than there was"):
+            assert np.array_equal(pixels_of(data + more), pixels_of(data))
+
     def test_a_still_image_that_an_animation_hides(self) -> None:
         assert headers.read(apng(1, hidden=True)).pictures == 2
         assert headers.read(apng(2, hidden=False)).pictures == 2

@@ -4,6 +4,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ MAKERS: list[Callable[[], Iterator[Sample]]] = [
     kind_files.avifs,
     kind_files.heifs,
 ]
+ROOT = Path(__file__).parents[4]
 AS_STORED = DecodeOptions(exif_orientation=False)
 
 
@@ -62,6 +64,7 @@ def test_no_kind_is_left_out() -> None:
     pytest.importorskip("pillow_heif")
     kinds = {sample.kind for make in MAKERS for sample in make()}
     assert kinds == CHECKED and len(CHECKED) >= 200
+    assert f"({len(CHECKED)} combinations" in (ROOT / "docs" / "inputs-and-outputs.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("sample", list(kind_files.pngs())[:4] + list(kind_files.tiffs())[:4], ids=lambda sample: str(sample.kind))
