@@ -71,9 +71,10 @@ bench-quick: $(VENV)/.installed-$(ALL_EXTRAS)
 kernels:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m seseg_trt.masks.kernel_binary
 
-soak: $(VENV)/.installed-$(ALL_EXTRAS)
+soak: $(VENV)/.installed-$(ALL_EXTRAS),mutation
 	$(BIN)/python -m pytest -q -m slow tests
 	$(BIN)/python -m tests.soak 60
+	$(BIN)/python -m tests.soak.mutants 100 1
 
 clean:
 	rm -rf .venv .venv-* .azurite demo-output models build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

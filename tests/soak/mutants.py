@@ -1,0 +1,147 @@
+"""Change the code at random, one place at a time, and see whether the mirrored tests notice.
+
+``python -m tests.soak.mutants 100 SEED`` draws that many mutants (cosmic-ray's operators) of the rooms below, in a copy of this checkout, and runs for each the
+tests that mirror its module: ``tests/seseg_trt/ROOM/test_MODULE.py`` first, then the room's other tests. It prints what lives, and ends with 1 if
+fewer than :data:`KILLED_AT_LEAST` were killed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("masks", "codecs", "journal", "inputs", "outputs", "lanes", "run")
+KILLED_AT_LEAST = 0.88
+SECONDS_EACH = 240
+HARMLESS = ("AddNot", "RemoveDecorator")
+"""Operators left out of the draw: they make mutants that nothing could survive, or that change no behaviour."""
+
+
+class Mutant(NamedTuple):
+    """A change: the file, cosmic-ray's operator, and which of the places where it applies."""
+
+    path: Path
+    operator: str
+    occurrence: int
+
+
+def places(path: Path) -> Iterator[Mutant]:
+    """Yield every mutant of a file; annotations and docstrings are left alone."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    tree = get_ast((ROOT / path).read_text(encoding="utf-8"))
+    nodes = list(ast_nodes(tree))
+    for name in operator_names():
+        if any(part in name for part in HARMLESS):
+            continue
+        try:
+            operator = get_operator(name)()
+        except TypeError:  # it wants arguments
+            continue
+        count = sum(len(list(operator.mutation_positions(node))) for node in nodes)
+        yield from (Mutant(path, name, occurrence) for occurrence in range(count))
+
+
+def draw(count: int, seed: int) -> list[Mutant]:
+    """Return mutants, drawn from all files alike, then from the operators that apply, then from their places."""
+    rng = random.Random(seed)
+    files = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / "seseg_trt" / room).rglob("*.py"))
+    by_file = {path: list(places(path)) for path in files}
+    lines = [len((ROOT / path).read_text(encoding="utf-8").splitlines()) if by_file[path] else 0 for path in files]
+    found: list[Mutant] = []
+    while len(found) < count:
+        path = rng.choices(files, lines)[0]
+        kinds: dict[str, list[Mutant]] = {}
+        for mutant in by_file[path]:
+            kinds.setdefault(mutant.operator.partition("_")[0], []).append(mutant)
+        mutant = rng.choice(kinds[rng.choice(sorted(kinds))])
+        if mutant not in found:
+            found.append(mutant)
+    return found
+
+
+def mirrored(path: Path) -> list[str]:
+    """Return the tests of a module, its own first."""
+    room = Path("tests") / path.parent
+    own = room / f"test_{path.stem}.py"
+    folder = room if (ROOT / room).is_dir() else room.parent
+    return [str(own)] * (ROOT / own).is_file() + [str(folder)]
+
+
+def is_killed(mutant: Mutant, copy: Path) -> tuple[bool, str]:
+    """Apply a mutant in a copy of the checkout; return whether a test failed, and the change."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    target = copy / mutant.path
+    before = target.read_text(encoding="utf-8")
+    after = mutate_code(before, get_operator(mutant.operator)(), mutant.occurrence)
+    if after is None or after == before:
+        return True, ""
+    change = next(
+        (
+            f"{one.strip()}  ->  {other.strip()}"
+            for one, other in zip(before.splitlines(), after.splitlines(), strict=False)
+            if one != other
+        ),
+        "",
+    )
+    target.write_text(after, encoding="utf-8")
+    try:
+        for tests in mirrored(mutant.path):
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-x",
+                "-n0",
+                "-p",
+                "no:cacheprovider",
+                "--timeout",
+                "60",
+                "-m",
+                "not slow and not gpu",
+                tests,
+            ]
+            done = subprocess.run(
+                command, cwd=copy, env={**os.environ, "PYTHONPATH": str(copy)}, capture_output=True, timeout=SECONDS_EACH, check=False
+            )
+            if done.returncode not in (0, 5):
+                return True, change
+        return False, change
+    except subprocess.TimeoutExpired:
+        return True, change
+    finally:
+        target.write_text(before, encoding="utf-8")
+
+
+def main(count: int, seed: int) -> int:
+    """Draw and try mutants; return the exit code."""
+    killed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "checkout"
+        kept = shutil.ignore_patterns(".git", ".venv*", ".azurite", "*.sqlite", "__pycache__", ".hypothesis")
+        shutil.copytree(ROOT, copy, ignore=kept)
+        for number, mutant in enumerate(draw(count, seed), 1):
+            dead, change = is_killed(mutant, copy)
+            killed += dead
+            if not dead:
+                print(f"lives: {mutant.path}: {mutant.operator.removeprefix('core/')}: {change}", flush=True)
+            elif number % 20 == 0:
+                print(f"{killed} of {number} killed", flush=True)
+    print(f"{killed} of {count} mutants killed (seed {seed})")
+    return int(killed < KILLED_AT_LEAST * count)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
