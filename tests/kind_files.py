@@ -449,7 +449,11 @@ def avifs() -> Iterator[Sample]:
     ):
         channels = 1 if layout == "400" else 3
         values = smooth(channels, depth)
-        data = bytes(imagecodecs.avif_encode(values, level=95, speed=9, bitspersample=depth, pixelformat=layout))
+        data = bytes(
+            imagecodecs.avif_encode(
+                values, level=95, speed=9, bitspersample=depth, pixelformat=int(imagecodecs.AVIF.PIXEL_FORMAT[f"YUV{layout}"])
+            )
+        )
         kind = Kind("AVIF", depth, "uint", colors, channels, False, "AV1")
         yield Sample(layout, kind, data, rule(values, "grey" if channels == 1 else "RGB", depth), 24)
 
