@@ -101,7 +101,7 @@ def segment_files(
     lane = LaneOptions(masks or MaskOptions(), decoding or DecodeOptions(), encoding or EncodeOptions(), options.measure)
     begun = time.perf_counter()
     target = os.fspath(output_dir)
-    paths = [os.fspath(path) for path in inputs]
+    paths = [os.fspath(path) for path in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     plan = plan_files(paths, target, masks=lane.masks, encoding=lane.encoding, options=options, listed=listed)
     artifact = None
     if backend is None:

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import re
 from numbers import Integral
 from typing import Literal, get_args
@@ -58,7 +59,7 @@ class MaskOptions:
                 raise UsageError(f"there is no output type {kind!r}", f"choose from {', '.join(OUTPUT_SUFFIX)}")
         if len(set(self.outputs)) != len(self.outputs):
             raise UsageError("an output type is named twice", "name each of se, nse and mask at most once")
-        if self.color != "random" and (len(self.color) != 3 or not all(0 <= c <= 255 for c in self.color)):
+        if self.color != "random" and (isinstance(self.color, str) or len(self.color) != 3 or not all(0 <= c <= 255 for c in self.color)):
             raise UsageError(f"{self.color} is no colour", "give R,G,B with each of 0 to 255, or 'random'")
         if self.threshold is None:
             return
@@ -285,7 +286,10 @@ class RunOptions:
             raise UsageError(f"a timeout of {self.timeout} seconds lets nothing through", "give more than 0, or None for no limit")
         if self.shard is not None and not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(f"there is no shard {self.shard[0]}/{self.shard[1]}", "shards are 1/n to n/n")
-        if self.results is not None and self.results.lower().endswith((".csv", ".tsv", ".json", ".jsonl", ".xlsx")):
+        for name in ("include", "exclude"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} is a text, {getattr(self, name)!r}, not several patterns", f"give a tuple: {name}=('*.jpg',)")
+        if self.results is not None and not re.fullmatch(r"(?i)[^.]*|.*\.(parquet|pq)", os.path.basename(self.results)):
             raise UsageError(
                 f"the results are a Parquet file, and {self.results} is named as another kind",
                 "name it results.parquet; pandas.read_parquet('results.parquet').to_csv('results.csv') makes a CSV file of it",

@@ -227,8 +227,6 @@ class RunConsole(contextlib.ExitStack):
         self._progress = Progress(self._terminal, len(todo.items), quiet=self._quiet)
         self.callback(self._progress.close)
         self.enter_context(self._ticking)
-        if self.collector is not None:
-            self.collector.begin(plan)
         if not self._quiet:
             self._progress.note(f"{plan.inputs} inputs, {len(todo.items)} to do" + ("; loading the network" if todo.items else ""))
 

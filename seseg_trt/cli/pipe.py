@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import BadImage, UsageError
 from ..options import LaneOptions, RunOptions
+from .terminal import CLOSED
 
 NAME = b"-"
 """The image's name: the key of a random colour."""
@@ -28,8 +29,8 @@ def segment_stream(model: str | None, options: LaneOptions, run: RunOptions) -> 
         )
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("standard input is no image", "redirect one: seseg-trt segment - - <photo.jpg >masked.png")
-    if sys.stdout.isatty():
-        raise UsageError("standard output is a terminal", "redirect it: seseg-trt segment - - <photo.jpg >masked.png")
+    if sys.stdout.isatty() or "stdout" in CLOSED:
+        raise UsageError("standard output is a terminal, or closed", "redirect it: seseg-trt segment - - <photo.jpg >masked.png")
     most = options.decoding.max_file_bytes
     data = sys.stdin.buffer.read(most + 1)
     if len(data) > most:

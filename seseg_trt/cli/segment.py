@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from ..errors import UsageError
 from ..options import DecodeOptions, EncodeOptions, LaneOptions, MaskOptions, RunOptions
 from ..storage.atomic import check_writable, unwritable
 from .option_groups import MODEL, NETWORK, Inputs, Report, decoding, encoding, inputs, masks, report, run
@@ -63,17 +64,19 @@ def command(
     from ..files import plan_files, segment_files
     from .console import run_shown
 
+    given = click.get_current_context().get_parameter_source
+    if not (report.silent or report.dry_run) and all(given(name) is ParameterSource.DEFAULT for name in ("outputs", "threshold")):
+        Terminal().write(SHOWN)
     if inputs.paths == ["-"] and inputs.target == "-":
         from .pipe import segment_stream
 
+        if report.page is not None or run.results is not None or report.dry_run or report.as_json:
+            raise UsageError("one image between streams has no report, no results and no plan", "name an output folder for these")
         return segment_stream(model, LaneOptions(masks, decoding, encoding), run)
     what: dict[str, Any] = {"masks": masks, "encoding": encoding, "options": run, "listed": inputs.listed}
     if report.dry_run:
         _print_plan(plan_files(inputs.paths, inputs.target, **what), inputs.target, report.as_json)
         return 0
-    given = click.get_current_context().get_parameter_source
-    if not report.silent and all(given(name) is ParameterSource.DEFAULT for name in ("outputs", "threshold")):
-        Terminal().write(SHOWN)
     if report.page is not None:
         with unwritable("the report", report.page, "give --report a file in a folder that can be written"):
             check_writable(report.page)

@@ -39,6 +39,10 @@ class Terminal:
         return self._descriptor
 
 
+CLOSED: set[str] = set()
+"""The standard streams that were closed when the program began."""
+
+
 def open_standard_streams() -> None:
     """Give the null device to standard streams that are closed, so that no file that is opened later takes their place.
 
@@ -48,6 +52,7 @@ def open_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
+            CLOSED.add(name)
             os.open(os.devnull, os.O_RDWR)  # the lowest descriptor that is free
             if descriptor:
                 setattr(sys, name, open(descriptor, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - for as long as the process

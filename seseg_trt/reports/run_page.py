@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import os
 import random
 import time
@@ -18,7 +20,7 @@ from ..inputs.read import read_source
 from ..journal.row import Row
 from ..options import DecodeOptions, ReportImages
 from ..outputs.select import open_outputs
-from ..run.plan import WorkPlan
+from ..run.session import QUARANTINE
 from ..run.summary import Summary
 from ..storage.atomic import atomic_write
 from . import pictures
@@ -47,23 +49,10 @@ class Collector:
         self._random = random.Random(0)
         self.per_second: Counter[int] = Counter()
         self.sizes: Counter[int] = Counter()
-        self.reasons: Counter[str] = Counter()
-        self.named: dict[str, list[str]] = {}
         self.shares: Counter[int] = Counter()
         self.date = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         self.sample: list[Row] = []
         self._done = 0
-
-    def begin(self, plan: WorkPlan) -> None:
-        """Count what the plan refused."""
-        for entry in plan.refused:
-            self._refuse(entry.reason, entry.item.path)
-
-    def _refuse(self, reason: str, path: str) -> None:
-        self.reasons[reason] += 1
-        named = self.named.setdefault(reason, [])
-        if len(named) < NAMED:
-            named.append(path.encode("utf-8", "backslashreplace").decode())
 
     def start(self) -> None:
         """Start the clock."""
@@ -75,7 +64,6 @@ class Collector:
         if row.size:
             self.sizes[row.size.bit_length() - 1] += 1
         if row.state == "quarantined":
-            self._refuse(row.reason or "unknown", os.fsdecode(row.path))
             return
         if row.measured is not None:
             self.shares[min(BINS - 1, int(row.measured["share"] * BINS))] += 1
@@ -134,9 +122,7 @@ def make_page(summary: Summary, collected: Collector, images: ReportImages, abou
         rates=_rates(collected.per_second),
         stages=[(stage, stage.busy / stage.workers / summary.seconds) for stage in stages],
         bottleneck=summary.bottleneck,
-        reasons=[
-            (reason, f"{count:,}", _names(collected.named.get(reason, []), count)) for reason, count in collected.reasons.most_common()
-        ],
+        reasons=_reasons(summary),
         shares=_shares(collected.shares),
         sizes=_sizes(collected.sizes),
         blurred=blur,
@@ -154,8 +140,23 @@ def _rates(per_second: Counter[int]) -> Markup | None:
     return bar_chart(values, labels, "images committed a second", f"seconds since the first image was started; each bar is {width} s")
 
 
-def _names(named: list[str], count: int) -> str:
-    return ", ".join(named) + (f" and {count - len(named):,} more" if count > len(named) else "")
+def _reasons(summary: Summary) -> list[tuple[str, str, str]]:
+    """Return each reason of quarantine with its number of inputs and the names of the first of them, also of earlier runs."""
+    named: dict[str, list[str]] = {}
+    with contextlib.suppress(OSError), open(summary.state_dir / QUARANTINE, encoding="ascii") as lines:
+        for line in lines:
+            entry = json.loads(line)
+            names = named.setdefault(entry["reason"], [])
+            if len(names) < NAMED:
+                names.append(entry["path"].encode("utf-8", "backslashreplace").decode())
+    return [
+        (
+            reason,
+            f"{count:,}",
+            ", ".join(names := named.get(reason, [])) + (f" and {count - len(names):,} more" if count > len(names) else ""),
+        )
+        for reason, count in summary.reasons.items()
+    ]
 
 
 def _shares(shares: Counter[int]) -> Markup | None:

@@ -395,3 +395,14 @@ class Journal_:
 
     def __exit__(self, *_: object) -> None:
         self._journal.close()
+
+
+def test_one_pattern_and_one_path_are_not_read_letter_by_letter(tmp_path: Path) -> None:
+    for name in ("include", "exclude"):
+        with pytest.raises(UsageError, match=name):
+            RunOptions(**{name: "*.png"})
+    make_inputs(tmp_path / "in", 2)
+    for inputs in (str(tmp_path / "in"), tmp_path / "in"):
+        assert segment_files(inputs, tmp_path / f"out{type(inputs).__name__}", backend=FakeBackend(16)).done == 2  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="no colour"):
+        MaskOptions(color="red")  # type: ignore[arg-type]

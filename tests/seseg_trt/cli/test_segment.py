@@ -350,12 +350,23 @@ def test_one_image_goes_from_stream_to_stream(seseg: Any, tmp_path: Path) -> Non
         (b"", (), 2, b"0 bytes"),
         (b"no picture", (), 2, b"no decoder knows"),
         (picture(1), ("--output_type", "se,mask"), 1, b"not one kind"),
+        (picture(1), ("--report", "r.html"), 1, b"no report"),
+        (picture(1), ("--json",), 1, b"no report"),
         (picture(1), ("--model", "nothing.onnx"), 3, b"nothing.onnx"),
     ],
 )
 def test_a_stream_that_is_no_image_gives_one_error_and_no_output(data: bytes, flags: tuple[str, ...], code: int, words: bytes) -> None:
     done = piped(data, *flags)
     assert (done.returncode, done.stdout) == (code, b"") and words in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_a_stream_without_options_is_told_what_shows_and_a_closed_one_is_refused(tmp_path: Path) -> None:
+    done = piped(picture(3))
+    assert done.returncode == 0 and SHOWN.encode() in done.stderr and done.stdout.startswith(b"\x89PNG")
+    (tmp_path / "a.png").write_bytes(picture(3))
+    script = f"{sys.executable} -m seseg_trt segment - - --model demo --threshold 50 <{tmp_path}/a.png >&-"
+    closed = subprocess.run(["bash", "-c", script], capture_output=True, timeout=120)
+    assert closed.returncode == 1 and b"standard output" in closed.stderr
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

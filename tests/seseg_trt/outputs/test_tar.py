@@ -208,9 +208,7 @@ def test_an_input_that_went_before_it_was_reached_is_not_waited_for(tmp_path: Pa
 def test_the_report_shows_what_tars_hold(inputs: Path, tmp_path: Path) -> None:
     make_tar(tmp_path / "in.tar", inputs)
     collector = Collector()
-    observer = RunObserver(
-        planned=lambda plan, todo: collector.begin(plan), started=lambda stop: collector.start(), committed=collector.add
-    )
+    observer = RunObserver(started=lambda stop: collector.start(), committed=collector.add)
     summary = run(tmp_path / "in.tar", tmp_path / "m-%d.tar", tar_entries=7, observer=observer)
     write_page(tmp_path / "report.html", summary, collector, "clear")
     text = (tmp_path / "report.html").read_text()

@@ -239,9 +239,7 @@ def test_a_report_shows_what_lies_in_a_store(bucket: Bucket, tmp_path: Path) -> 
     inputs = make_inputs(tmp_path / "in", 3)
     bucket.put_tree(inputs, "photos/in")
     collector = Collector()
-    observer = RunObserver(
-        planned=lambda plan, todo: collector.begin(plan), started=lambda stop: collector.start(), committed=collector.add
-    )
+    observer = RunObserver(started=lambda stop: collector.start(), committed=collector.add)
     options = RunOptions(state_dir=str(tmp_path / "state"))
     summary = segment_files(
         [bucket.address("photos/in")],
