@@ -19,7 +19,7 @@ import click
 from ..run.session import RunObserver
 from ..storage.atomic import stopping
 from ..storage.locations import state_folder
-from .terminal import Terminal, flush_streams
+from .terminal import Terminal, flush_streams, say
 from .ticker import Ticker
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class RunConsole(contextlib.ExitStack):
         if as_json:
             click.echo(json.dumps(summary.as_dict()))
         elif not quiet:
-            Terminal().write("\n".join([*summary.lines(), *([] if page is None else [f"report: {page}"])]) + "\n")
+            say("\n".join([*summary.lines(), *([] if page is None else [f"report: {page}"])]))
         return summary.exit_code
 
 

@@ -11,7 +11,7 @@ import click
 
 from .. import __version__
 from ..errors import SesegError, StoppedError, UsageError
-from .terminal import Terminal, open_standard_streams
+from .terminal import open_standard_streams, say
 
 VERBS = {
     "segment": "Mask images: files, folders, globs, tars or a list.",
@@ -74,13 +74,12 @@ def run(command: click.Command, args: list[str] | None = None, name: str | None 
         click.echo("interrupted", err=True)
         return 130
     except SesegError as error:
-        terminal = Terminal()
-        terminal.write(f"{click.style('error: ', fg='red', bold=True) if terminal.isatty() else 'error: '}{error}\n")
+        say(f"{click.style('error: ', fg='red', bold=True)}{error}")
         return error.exit_code
     except BrokenPipeError:  # the reader of standard output has gone
         return 141
     except OSError as error:  # standard output is full, or what nobody foresaw
-        Terminal().write(f"error: {error}\n")
+        say(f"error: {error}")
         return StoppedError.exit_code
     return result if isinstance(result, int) else 0
 
@@ -89,14 +88,13 @@ def main() -> None:
     """Run the command as a script."""
     open_standard_streams()
     code = run(group, name="seseg-trt")
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        # What is left can't be written. Without this, Python says so once more as it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(1, 2)
-        code = code or 141
+    for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            # What is left can't be written. Without this, Python says so once more as it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+            code = code or (141 if descriptor == 1 else 0)
     sys.exit(code)
 
 

@@ -15,10 +15,10 @@ from ..errors import UsageError
 from ..options import DecodeOptions, EncodeOptions, LaneOptions, MaskOptions, RunOptions
 from ..storage.atomic import check_writable, unwritable
 from .option_groups import MODEL, NETWORK, Inputs, Report, decoding, encoding, inputs, masks, report, run
-from .terminal import Terminal
+from .terminal import say
 from .verb import under, verb
 
-SHOWN = "the outputs SHOW the explicit part and cover all else, with translucent edges; --output_type nse --threshold 50 covers it\n"
+SHOWN = "the outputs SHOW the explicit part and cover all else, with translucent edges; --output_type nse --threshold 50 covers it"
 
 if TYPE_CHECKING:
     from ..run.plan import WorkPlan
@@ -66,7 +66,7 @@ def command(
 
     given = click.get_current_context().get_parameter_source
     if not (report.silent or report.dry_run) and all(given(name) is ParameterSource.DEFAULT for name in ("outputs", "threshold")):
-        Terminal().write(SHOWN)
+        say(SHOWN)
     if inputs.paths == ["-"] and inputs.target == "-":
         from .pipe import segment_stream
 

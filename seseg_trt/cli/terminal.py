@@ -6,6 +6,8 @@ import contextlib
 import os
 import sys
 
+import click
+
 
 class Terminal:
     """Standard error for what a user may miss: where its reader has gone or the disk is full, the work goes on.
@@ -37,6 +39,12 @@ class Terminal:
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._descriptor
+
+
+def say(text: str) -> None:
+    """Write a line to standard error; go on where nobody can read it."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 CLOSED: set[str] = set()
