@@ -21,7 +21,7 @@ def read_list(name: str, null: bool) -> list[str]:
         hint = "give --files-from a file with a path a line, or - for standard input"
         raise UsageError(f"the list {name} can't be read: {error.strerror}", hint) from error
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # PowerShell's redirection
-        data = data.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
+        data = data.decode("utf-16", "replace").encode()
     data = data.removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if null else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     return [os.fsdecode(line) for line in lines if line]

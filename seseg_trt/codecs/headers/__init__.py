@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from ...errors import BadImage, install_hint
 from . import boxes, jpeg, png, simple, tiff
-from .base import Header, NotThisFormat, cut_off, exif_orientation
+from .base import Header, NotThisFormat, cut_off, damaged, exif_orientation
 from .kinds import unsupported
 from .sniff import file_format, unsupported_kind
 
@@ -49,9 +49,13 @@ def read(data: bytes) -> Header:
     if name is not None:
         try:
             return _READERS[name](data)
+        except BadImage:
+            raise
         except NotThisFormat:
             pass
         except (struct.error, IndexError, OverflowError) as error:
             raise cut_off(name, "its header is not whole") from error
+        except Exception as error:  # one header that nobody foresaw must not end a run
+            raise damaged(f"the {name}'s header can't be read: {type(error).__name__}") from error
     # No name for the error: its frame would hold the error, and the error its frame and the data.
     raise unsupported_kind(data) or BadImage("not_an_image", "no decoder knows what it is")
