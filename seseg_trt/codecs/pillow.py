@@ -76,7 +76,7 @@ def decode(data: bytes, options: DecodeOptions) -> DecodedImage:
 
     The pixels are those of ``Image.convert("RGB")``: an alpha channel is dropped, not blended; CMYK is converted without a
     profile. 16-bit greyscale is the exception: Pillow clips it, and here it is scaled by ``v >> 8``, as Pillow does for 16-bit RGB.
-    Kinds of samples that were not compared with a second decoder (:mod:`.headers.kinds`) are refused.
+    Kinds of samples that were not checked (:mod:`.headers.kinds`) are refused.
 
     The orientation is read from EXIF, also in PNG, WebP and TIFF. An unreadable EXIF block is ignored.
 

@@ -68,7 +68,10 @@ class ByteBudget:
             self._used += amount
 
     def grow(self, held: int, amount: int) -> None:
-        """Make ``amount`` bytes of the ``held`` ones; wait as for :meth:`take`, but for those alone that don't wait here themselves."""
+        """Replace a job's ``held`` bytes by ``amount``; wait until they fit in, or until all other jobs wait here too.
+
+        So jobs that grow never wait for each other: the first in line is let in alone.
+        """
         with self._changed:
             self._growing += held
             self._changed.notify_all()

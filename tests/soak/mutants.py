@@ -34,7 +34,7 @@ class Mutant(NamedTuple):
 
 
 def places(path: Path) -> Iterator[Mutant]:
-    """Yield every mutant of a file; annotations and docstrings are left alone."""
+    """Yield every mutant of a file."""
     from cosmic_ray.ast import ast_nodes, get_ast
     from cosmic_ray.plugins import get_operator, operator_names
 

@@ -1,8 +1,8 @@
 """Read what a file's header says, before any decoder sees it, and strip the file of what its pixels do not need.
 
 Decoders lose good pixels to bad metadata: a text of 2 MB, a profile with a wrong checksum, a short application segment. Some can be made
-to crash by them (nvImageCodec 0.9 does on some JPEGs with two EXIF blocks). So every decoder gets the pixels alone, and the
-orientation is read here.
+to crash by them (nvImageCodec 0.9 does on some JPEGs with two EXIF blocks). So a decoder gets the pixels alone, and the
+orientation is read here. AVIF and HEIF files are passed whole: their decoders read the orientation.
 """
 
 from __future__ import annotations

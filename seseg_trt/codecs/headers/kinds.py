@@ -1,8 +1,8 @@
-"""Name what a file's samples are, and list the kinds whose pixels were compared with a second decoder.
+"""Name what a file's samples are, and list the kinds whose pixels were checked.
 
 A library can decode a rare kind to wrong pixels without a word: Pillow 13 reads the planes of an uncompressed 16-bit TIFF as 8-bit
-samples. So only a kind of :data:`CHECKED` is decoded. ``tests/seseg_trt/codecs/test_kinds.py`` writes files of each and compares them
-with imagecodecs and tifffile.
+samples. So only a kind of :data:`CHECKED` is decoded. ``tests/seseg_trt/codecs/headers/test_kinds.py`` writes files of each and compares
+the decoded pixels with the samples that it wrote and, for all formats but BMP, ICO, PNM and HEIF, with those of imagecodecs and tifffile.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Kind(NamedTuple):
 
 
 def check(kind: Kind) -> None:
-    """Raise BadImage (``unsupported``) unless a kind's pixels were compared with a second decoder."""
+    """Raise BadImage (``unsupported``) unless a kind's pixels were checked."""
     if kind not in CHECKED:
         raise unsupported(f"{kind}")
 

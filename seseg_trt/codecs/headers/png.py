@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
+from ...errors import BadImage
 from ..png import crc32
 from .base import Header, cut_off, damaged, exif_orientation
 from .kinds import Kind, unsupported
@@ -96,7 +97,7 @@ def _chunks(data: bytes) -> list[tuple[bytes, int, int]]:
     return found
 
 
-def _unknown_chunk(name: bytes) -> Exception:
+def _unknown_chunk(name: bytes) -> BadImage:
     if name.isalpha():
         return unsupported(f"a PNG with the unknown critical chunk {name.decode()}")
     return damaged("the PNG is damaged: a chunk has no name")
