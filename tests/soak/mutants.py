@@ -1,6 +1,6 @@
 """Change the code at random, one place at a time, and see whether the mirrored tests notice.
 
-``python -m tests.soak.mutants 100 SEED`` draws that many mutants (cosmic-ray's operators) of the rooms below and runs for each, in a copy of this checkout, the
+``python -m tests.soak.mutants COUNT SEED [ROOM ...]`` draws that many mutants (cosmic-ray's operators) of the rooms below and runs for each, in a copy of this checkout, the
 tests that mirror its module: ``tests/seseg_trt/ROOM/test_MODULE.py`` first, then the room's other tests. It prints what lives. ``mutants.toml`` names the mutants
 that change nothing that anybody could notice, each with its reason. It ends with 1 if fewer than :data:`KILLED_AT_LEAST` were killed, or if one lives
 that is not named there.
@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -72,10 +72,10 @@ def annotations(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     return found
 
 
-def draw(count: int, seed: int) -> list[Mutant]:
+def draw(count: int, seed: int, rooms: Sequence[str] = ROOMS) -> list[Mutant]:
     """Return mutants, drawn from all files alike, then from the operators that apply, then from their places."""
     rng = random.Random(seed)
-    files = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / "seseg_trt" / room).rglob("*.py"))
+    files = sorted(path.relative_to(ROOT) for room in rooms for path in (ROOT / "seseg_trt" / room).rglob("*.py"))
     by_file = {path: list(places(path)) for path in files}
     lines = [len((ROOT / path).read_text(encoding="utf-8").splitlines()) if by_file[path] else 0 for path in files]
     found: list[Mutant] = []
@@ -154,7 +154,7 @@ def harmless() -> dict[tuple[str, str], str]:
         return {(one["file"], one["change"]): one["reason"] for one in tomllib.load(file)["harmless"]}
 
 
-def main(count: int, seed: int) -> int:
+def main(count: int, seed: int, rooms: Sequence[str] = ROOMS) -> int:
     """Draw and try mutants, one on each core; return the exit code."""
     named = harmless()
     copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
@@ -174,7 +174,7 @@ def main(count: int, seed: int) -> int:
             )
             copies.put(copy)
         killed = unnamed = 0
-        for mutant, dead, change in pool.map(attempt, draw(count, seed)):
+        for mutant, dead, change in pool.map(attempt, draw(count, seed, rooms)):
             killed += dead
             if not dead:
                 reason = named.get((str(mutant.path), change))
@@ -185,4 +185,4 @@ def main(count: int, seed: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] or ROOMS))
