@@ -63,7 +63,6 @@ def _read_one(data: bytes) -> tuple[Header, list[tuple[int, int]]]:
     kept: list[bytes] = [b"\xff\xd8"]
     exif, frame, adobe, has_jfif, regular = b"", None, None, False, True
     others: list[tuple[int, int]] = []
-    end = 2
     for marker, start, begin, end in _segments(data):
         regular = regular and begin == start + 4
         body = data[begin:end]

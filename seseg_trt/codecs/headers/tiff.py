@@ -190,7 +190,8 @@ class _Page:
         self.width, self.height = self._one(WIDTH), self._one(HEIGHT)
         if not 0 < self.width < 1 << 31 or not 0 < self.height < 1 << 31:
             raise damaged(f"the TIFF states a size of {self.width} x {self.height} pixels")
-        self.orientation = tags.get(ORIENTATION_TAG, (1,))[0] if tags.get(ORIENTATION_TAG) else 1
+        turned = tags.get(ORIENTATION_TAG, ())[:1]
+        self.orientation = turned[0] if turned and 1 <= turned[0] <= 8 else 1
         self.channels = self._one(SAMPLES, 1)
         if not 0 < self.channels <= MOST_CHANNELS:
             raise unsupported(f"a TIFF of {self.channels} channels")

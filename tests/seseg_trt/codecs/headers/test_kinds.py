@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from seseg_trt.codecs import headers, pillow
+from seseg_trt.codecs.headers import kinds
 from seseg_trt.codecs.headers.kinds import CHECKED, Kind
 from seseg_trt.errors import BadImage
 from seseg_trt.options import DecodeOptions
@@ -73,6 +74,37 @@ def test_what_is_not_in_the_table_is_refused_by_its_name(sample: Sample, monkeyp
     with pytest.raises(BadImage, match=sample.kind.format) as caught:
         pillow.decode(sample.data, AS_STORED)
     assert caught.value.reason == "unsupported" and str(sample.kind) in caught.value.message and "convert" in caught.value.message
+
+
+def test_a_kind_is_named_in_words() -> None:
+    for kind, words in (
+        (Kind("TIFF", 8, "uint", "RGB", 3, True, "LZW"), "a TIFF of 8-bit RGB samples in planes, 3 channels, LZW"),
+        (Kind("TIFF", 16, "int", "grey", 1, False, "LZW"), "a TIFF of 16-bit signed grey samples, 1 channel, LZW"),
+        (Kind("PNG", 32, "float", "grey", 2, False, "deflate"), "a PNG of 32-bit floating-point grey samples, 2 channels, deflate"),
+        (Kind("GIF", 1, "complex int", "odd", 0, False, "none"), "a GIF of 1-bit complex int odd samples, 0 channels, none"),
+    ):
+        assert str(kind) == words
+
+
+def test_a_kind_that_was_not_checked_is_refused_with_a_way_out() -> None:
+    for kind in CHECKED:
+        kinds.check(kind)
+    other = Kind("TIFF", 64, "float", "grey", 1, False, "LZW")
+    with pytest.raises(BadImage) as caught:
+        kinds.check(other)
+    way_out = "convert it to an 8-bit PNG, as `magick IN -depth 8 OUT.png` does"
+    assert (caught.value.reason, caught.value.message) == ("unsupported", f"it is {other}, which is not decoded; {way_out}")
+    assert kinds.unsupported("a thing", "leave it").message == "it is a thing, which is not decoded; leave it"
+
+
+def test_planes_and_predictors_that_the_decoders_read_wrongly_are_not_among_the_checked() -> None:
+    tiffs = [kind for kind in CHECKED if kind.format == "TIFF"]
+    assert not [kind for kind in tiffs if kind.planar and kind.channels == 1]
+    assert {(kind.depth, kind.colors) for kind in tiffs if kind.planar and kind.compression == "uncompressed"} == {(8, "RGB"), (8, "CMYK")}
+    assert {(kind.depth, kind.colors) for kind in tiffs if kind.planar} == {
+        (8, "RGB"), (16, "RGB"), (8, "CMYK"), (16, "CMYK"), (8, "grey"),
+    }  # fmt: skip
+    assert {kind.depth for kind in tiffs if "predictor" in kind.compression} == {8, 16}
 
 
 VALUES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 24, 32, 37, 53, 255, 256, 257, 32773, 34712, 65_535, 65_536, 2**31, 2**32 - 1)
