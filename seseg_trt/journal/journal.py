@@ -213,7 +213,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError:
         if os.path.exists(f"{path}-wal"):
             raise
-        return _connect(path, "immutable=1", "PRAGMA query_only = 1")  # nobody writes, and these files can't be made
+        return _connect(path, "mode=ro&immutable=1", "PRAGMA query_only = 1")  # nobody writes, and these files can't be made
 
 
 def _connect(path: Path, how: str, *statements: str) -> sqlite3.Connection:
