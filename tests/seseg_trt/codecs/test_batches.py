@@ -140,3 +140,105 @@ def test_an_image_of_another_size_than_its_header_says_is_pillows() -> None:
     found = Decoding(OPTIONS, Liar().decode, lambda: FakeItems().decode).decode([IMAGES["good.jpg"][0]])
     check(["good.jpg"], found)
     assert isinstance(found[0], DecodedImage) and found[0].decoded_by == "pillow"
+
+
+class Shaped(FakeBatches):
+    """A batch decoder whose images have any shape."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def decode(self, batch: Sequence[bytes]) -> list[np.ndarray]:
+        return [np.zeros(self.shape, np.uint8) for _ in batch]
+
+
+@pytest.mark.parametrize(
+    ("shape", "by"),
+    [
+        ((80, 120, 3), "dali"),
+        ((120, 80, 3), "dali"),  # an orientation was applied
+        ((80, 120, 4), "pillow"),
+        ((80, 120, 1), "pillow"),
+        ((80, 80, 3), "pillow"),
+        ((120, 120, 3), "pillow"),
+        ((80, 121, 3), "pillow"),
+    ],
+)
+def test_an_image_is_taken_with_its_size_or_its_turned_size_and_three_channels(shape: tuple[int, ...], by: str) -> None:
+    (found,) = Decoding(OPTIONS, Shaped(*shape).decode, lambda: FakeItems().decode).decode([IMAGES["good.jpg"][0]])
+    assert isinstance(found, DecodedImage) and found.decoded_by == by
+    if by == "dali":
+        assert (found.height, found.width) == shape[:2] and type(found.width) is int
+
+
+def test_a_decoder_that_loses_an_image_is_an_error() -> None:
+    good = [IMAGES["good.jpg"][0]] * 3
+
+    def lose(batch: Sequence[bytes]) -> list[np.ndarray]:
+        return FakeBatches().decode(batch)[1:]
+
+    def refuse(batch: Sequence[bytes]) -> list[np.ndarray]:
+        raise BatchRefused("all of them")
+
+    with pytest.raises(ValueError, match="shorter"):
+        Decoding(OPTIONS, lose, lambda: FakeItems().decode).decode(good)
+    with pytest.raises(ValueError, match="shorter"):
+        Decoding(OPTIONS, refuse, lambda: lambda batch: FakeItems().decode(batch)[1:]).decode(good)
+
+
+def test_a_decoder_that_adds_an_image_is_an_error() -> None:
+    good = [IMAGES["good.jpg"][0]] * 2
+
+    def add(batch: Sequence[bytes]) -> list[np.ndarray]:
+        return FakeBatches().decode([*batch, batch[0]])
+
+    def refuse(batch: Sequence[bytes]) -> list[np.ndarray]:
+        raise BatchRefused("all of them")
+
+    with pytest.raises(ValueError, match="longer"):
+        Decoding(OPTIONS, add, lambda: FakeItems().decode).decode(good)
+    with pytest.raises(ValueError, match="longer"):
+        Decoding(OPTIONS, refuse, lambda: lambda batch: FakeItems().decode([*batch, batch[0]])).decode(good)
+
+
+def test_without_dali_all_is_pillows() -> None:
+    found = Decoding(OPTIONS).decode([IMAGES["good.jpg"][0], IMAGES["empty.jpg"][0]])
+    assert isinstance(found[0], DecodedImage) and found[0].decoded_by == "pillow"
+    assert isinstance(found[1], BadImage) and found[1].reason == "empty"
+
+
+def test_the_item_decoder_is_made_once_and_only_after_a_refusal() -> None:
+    made: list[int] = []
+
+    def make() -> DecodeItems:
+        made.append(1)
+        return FakeItems().decode
+
+    decoding = Decoding(OPTIONS, FakeBatches().decode, make)
+    good, bad = IMAGES["good.jpg"][0], IMAGES["damaged_stream.png"][0]
+    decoding.decode([good])
+    assert made == []
+    for _ in range(3):
+        decoding.decode([good, bad])
+    assert made == [1]
+
+
+def test_a_refusal_under_suspicion_does_not_happen_and_a_later_one_begins_anew() -> None:
+    batches = FakeBatches()
+    decoding = Decoding(OPTIONS, batches.decode, lambda: FakeItems().decode)
+    both = [IMAGES["good.jpg"][0], IMAGES["damaged_stream.png"][0]]
+    for _ in range(2 * (BATCHES_UNDER_SUSPICION + 1)):
+        decoding.decode(both)
+    assert (batches.calls, batches.refusals) == (2, 2)
+    for _ in range(3):
+        decoding.decode(both[:1])
+    assert (batches.calls, batches.refusals) == (5, 2)
+
+
+def test_another_error_of_a_decoder_passes() -> None:
+    def fail(batch: Sequence[bytes]) -> list[np.ndarray]:
+        raise RuntimeError("ours")
+
+    with pytest.raises(RuntimeError, match="ours"):
+        Decoding(OPTIONS, fail, lambda: FakeItems().decode).decode([IMAGES["good.jpg"][0]])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -98,7 +99,7 @@ def test_durable_outputs_are_flushed_before_they_get_their_name(tmp_path: Path, 
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("sync"), sync(fd))[1])
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("name"), replace(a, b))[1])
-    folder = OutputFolder(tmp_path / "out", durable=True)
+    folder = OutputFolder(root=tmp_path / "out", durable=True)
     folder.prepare()
     folder.write("a.png", b"data")
     assert calls == ["sync", "name", "sync"]
@@ -119,3 +120,58 @@ def test_a_name_that_the_disk_refuses_costs_one_image(folder: OutputFolder, name
     assert caught.value.reason == "encode_error"
     folder.write("a.png", b"fine")
     assert set(tree(folder.root)) == {"a.png"}
+
+
+def test_a_folder_that_is_there_is_taken_as_it_is(folder: OutputFolder) -> None:
+    (folder.root / "sub").mkdir()
+    (folder.root / "sub" / "mine.txt").write_bytes(b"mine")
+    folder.prepare()
+    folder.write("sub/a.png", b"data")
+    assert tree(folder.root) == {"sub/mine.txt": b"mine", "sub/a.png": b"data"}
+    assert folder.read("sub/a.png") == b"data"
+
+
+def test_outputs_are_neither_flushed_nor_locked_where_it_was_not_asked_for(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("a call that each output would pay for")
+
+    for module, name in ((os, "fsync"), (os, "fdatasync"), (fcntl, "flock")):
+        monkeypatch.setattr(module, name, refuse)
+    folder.write("a.png", b"data")
+    assert tree(folder.root) == {"a.png": b"data"}
+
+
+def test_a_folder_is_made_once(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    real = os.makedirs
+    monkeypatch.setattr(os, "makedirs", lambda path, exist_ok: (made.append(path), real(path, exist_ok=exist_ok)))
+    for name in ("sub/a.png", "sub/b.png", "c.png"):
+        folder.write(name, b"data")
+    assert made == [str(folder.root / "sub"), str(folder.root)]
+
+
+def test_a_name_that_the_locale_lacks_costs_one_image(folder: OutputFolder) -> None:
+    with pytest.raises(BadImage) as caught:
+        folder.write("a\ud800.png", b"data")
+    assert caught.value.reason == "encode_error" and isinstance(caught.value.__cause__, ValueError)
+    assert "can't be written under that name: " in caught.value.message
+
+
+def test_what_is_removed_need_not_be_there(folder: OutputFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.remove("nothing.png")
+
+    def interrupt(path: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "unlink", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        folder.remove("a.png")
+
+
+def test_no_descriptor_stays_open(folder: OutputFolder) -> None:
+    (folder.root / "sub").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    folder.write("a.png", b"data")
+    with pytest.raises(BadImage):
+        folder.write("sub", b"data")
+    assert len(os.listdir("/proc/self/fd")) == before
