@@ -11,9 +11,22 @@ import numpy as np
 
 from seseg_trt.cuda import device as cuda
 from seseg_trt.cuda.array import DevicePool
+from seseg_trt.models.plan_identity import BuildOptions, PlanIdentity
 
 from ..fake_gpu import Gpu, install
 from ..masks.kernel_host import Host
+
+SIZE = 16
+IDENTITY = PlanIdentity(
+    graph_sha256="a" * 64,
+    graph_name="model.fp16.onnx",
+    network="u-test",
+    input_size=SIZE,
+    precision="fp16",
+    version="11.4.0.106",
+    options=BuildOptions(profiles=((1, 1, 1), (1, 4, 6))),
+    targets=("sm90",),
+)
 
 
 class LockedGpu(Gpu):

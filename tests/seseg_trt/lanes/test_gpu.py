@@ -6,7 +6,6 @@ import contextlib
 import io
 import itertools
 import json
-import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ import pytest
 from PIL import Image
 
 from seseg_trt import FakeBackend, MaskOptions, RunOptions, segment_files
-from seseg_trt.backends import tensorrt_api
 from seseg_trt.backends.tensorrt import TensorRTBackend
 from seseg_trt.codecs import pillow
 from seseg_trt.codecs.batches import BatchRefused, Decoding
@@ -30,54 +28,16 @@ from seseg_trt.lanes.cpu import CPULane
 from seseg_trt.lanes.device_work import DeviceWork, as_device_source
 from seseg_trt.lanes.gpu import GPULane, open_gpu_lane
 from seseg_trt.lanes.select import open_lane
-from seseg_trt.models.plan_file import write_plan
-from seseg_trt.models.plan_identity import BuildOptions, PlanIdentity
 from seseg_trt.options import DecodeOptions, EncodeOptions, LaneOptions
 
 from ...corpus import make_corpus, make_images
 from ...runs import tree
 from ..fake_gpu import bytes_at
-from ..fake_tensorrt import PLAN, make_tensorrt
-from ..masks.kernel_host import Host
-from .fake_device import ForeignArray, LockedGpu, install_with_kernels
+from .fake_device import IDENTITY, SIZE, ForeignArray, LockedGpu
 
-SIZE = 16
 OPTIONS = DecodeOptions()
-IDENTITY = PlanIdentity(
-    graph_sha256="a" * 64,
-    graph_name="model.fp16.onnx",
-    network="u-test",
-    input_size=SIZE,
-    precision="fp16",
-    version="11.4.0.106",
-    options=BuildOptions(profiles=((1, 1, 1), (1, 4, 6))),
-    targets=("sm90",),
-)
 IMAGES = {name: (data, expected) for name, (data, expected) in make_images().items() if len(data) < 70_000}
 SOURCES = [Source(name.encode(), data) for name, (data, _) in IMAGES.items()]
-
-
-@pytest.fixture(params=[False, True], ids=["lazy", "hasty"])
-def gpu(request: pytest.FixtureRequest) -> LockedGpu:
-    made = LockedGpu()
-    made.hasty = request.param
-    return made
-
-
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch, gpu: LockedGpu, host: Host) -> Iterator[cuda.Device]:
-    yield install_with_kernels(monkeypatch, gpu, host)
-    assert not gpu.contexts, "a context was left on the thread"
-    cuda.open_device.cache_clear()
-
-
-@pytest.fixture
-def backend(device: cuda.Device, monkeypatch: pytest.MonkeyPatch, gpu: LockedGpu, tmp_path: Path) -> Iterator[TensorRTBackend]:
-    monkeypatch.setitem(sys.modules, "tensorrt", make_tensorrt(gpu, SIZE))
-    tensorrt_api.logger.cache_clear()
-    write_plan(tmp_path / "model.plan", IDENTITY, PLAN + bytes([len(IDENTITY.options.profiles)]))
-    yield TensorRTBackend(tmp_path / "model.plan", "cuda:0")
-    tensorrt_api.logger.cache_clear()
 
 
 class DeviceBatches:
@@ -290,7 +250,7 @@ def test_whole_runs_are_the_cpu_lanes(tmp_path: Path, backend: TensorRTBackend) 
 def test_the_lane_is_chosen_by_the_backend(backend: TensorRTBackend) -> None:
     masks, encoding = MaskOptions(), EncodeOptions()
     lane = open_lane(None, LaneOptions(masks, OPTIONS, encoding), backend=backend)
-    assert lane.name == "gpu" and lane.batch_size == 6 and lane.input_size == SIZE
+    assert lane.name == "gpu" and lane.batch_size == IDENTITY.max_batch == 6 and lane.input_size == SIZE
     assert open_lane(None, LaneOptions(masks, OPTIONS, encoding), backend=FakeBackend(SIZE)).name == "cpu"
     lane.close()
 

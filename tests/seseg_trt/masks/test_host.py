@@ -133,3 +133,52 @@ def test_an_image_of_another_size_or_memory_is_refused() -> None:
         native.MODULE.cover(result, mask, (0, 0, 0), True, frozen)
     with pytest.raises(ValueError, match="map is not"):
         native.MODULE.resize_map(np.zeros((4, 5), np.uint8), mask)
+
+
+@pytest.mark.parametrize("version", ["11.1.0", "12.0.0", "12.9.1", "13.0.0", "13.1.dev0", "14.0", "20.2"])
+def test_pillow_lends_its_memory_since_13(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PIL, "__version__", version)
+    assert host._lends_memory.__wrapped__() is (int(version[:2]) >= 13)
+
+
+@pytest.mark.parametrize(("band", "rows"), [(999, 3), (1_000, 3), (332, 1), (333, 1), (1, 1), (333 * 300, 211)])
+def test_an_image_that_is_not_lent_is_copied_in_bands(band: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops: list[Any] = []
+
+    def crop(self: Image.Image, box: Any) -> Image.Image:
+        crops.append(box)
+        return whole_crop(self, box)
+
+    image, mask = Image.fromarray(scene(333, 211)), host.resize_map(random_map(2), 333, 211)
+    expected = reference.composite(image, mask, "se", MaskOptions(), b"x")
+    whole_crop = Image.Image.crop
+    monkeypatch.setattr(Image.Image, "crop", crop)
+    monkeypatch.setattr(host, "_lends_memory", lambda: False)
+    monkeypatch.setattr(host, "BAND_PIXELS", band)
+    assert np.array_equal(host.composite(image, mask, "se", MaskOptions(), b"x"), expected)
+    assert crops == [(0, top, 333, min(top + rows, 211)) for top in range(0, 211, rows)]
+
+
+def test_options_may_be_any_equal_strings() -> None:
+    """Strings that were read are equal to those of the code, and not the same objects."""
+    image, mask = Image.fromarray(scene(70, 50)), host.resize_map(random_map(2), 70, 50)
+    for kind in ("se", "nse", "mask"):
+        for color in ((9, 8, 7), "random"):
+            read = "".join(list(kind)), color if isinstance(color, tuple) else "".join(list(color))
+            expected = reference.composite(image, mask, kind, MaskOptions(color=color), b"x")
+            assert np.array_equal(host.composite(image, mask, read[0], MaskOptions(color=read[1]), b"x"), expected)
+            assert np.array_equal(reference.composite(image, mask, read[0], MaskOptions(color=read[1]), b"x"), expected)
+
+
+def test_a_mask_need_not_be_contiguous() -> None:
+    image, mask = scene(70, 50), random_map(2)[:140:2, :50].T
+    expected = reference.composite(Image.fromarray(image), mask, "nse", MaskOptions(), b"x")
+    for picture in (image, np.asfortranarray(image), Image.fromarray(image)):
+        assert np.array_equal(host.composite(picture, mask, "nse", MaskOptions(), b"x"), expected)
+
+
+@pytest.mark.parametrize("shape", [(50, 71), (51, 70), (49, 70), (50, 69), (70, 50)])
+def test_a_mask_of_another_size_is_refused(shape: tuple[int, int]) -> None:
+    for image in (scene(70, 50), Image.fromarray(scene(70, 50))):
+        with pytest.raises(ValueError, match=r"the image \(height, width\) \(50, 70\)"):
+            host.composite(image, np.zeros(shape, np.uint8), "se", MaskOptions(), b"x")

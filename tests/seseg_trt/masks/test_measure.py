@@ -42,3 +42,24 @@ def test_run_lengths_are_asked_for() -> None:
     opacity[3:7, 5:19] = 200
     found = measure_mask(opacity, 50, rle=True)
     assert coco.area({"size": [10, 20], "counts": found["rle"].encode()}) == 4 * 14
+
+
+def test_run_lengths_are_those_of_the_explicit_pixels() -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    opacity = np.random.default_rng(3).integers(0, 256, (23, 31), dtype=np.uint8)
+    for threshold in (None, 0, 70):
+        found = measure_mask(opacity, threshold, rle=True)
+        explicit = opacity > 255 * (50 if threshold is None else threshold) / 100
+        assert found["rle"] == coco.encode(np.asfortranarray(explicit, np.uint8))["counts"].decode()
+
+
+def test_without_a_threshold_one_half_is_explicit_and_the_share_is_the_mean() -> None:
+    found = measure_mask(np.array([[127, 128]], np.uint8), None)
+    assert found == {"width": 2, "height": 1, "share": 0.5, "mean": 0.5, "max": 128 / 255, "bbox": [1, 0, 1, 1]}
+    assert [type(found[name]) for name in ("share", "mean", "max")] == [float] * 3
+    assert type(measure_mask(np.array([[127, 128]], np.uint8), 1)["share"]) is float
+
+
+def test_run_lengths_are_asked_for_by_name() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        measure_mask(np.zeros((2, 2), np.uint8), 50, True)  # type: ignore[misc]

@@ -110,6 +110,28 @@ class TestSampleNearest:
         monkeypatch.setattr(reference, "_pillow_agrees", lambda source, target: False)
         assert np.array_equal(reference.sample_nearest(Image.fromarray(rgb), 256), expected)
 
+    @pytest.mark.parametrize("side", ["width", "height", "neither"])
+    def test_pillow_samples_only_where_it_agrees_on_both_axes(self, side: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def resize(self: Image.Image, size: tuple[int, int], resample: Any) -> Image.Image:
+            raise AssertionError("Pillow was asked")
+
+        agrees = {"width": 300, "height": 200}.get(side)
+        monkeypatch.setattr(reference, "_pillow_agrees", lambda source, target: source == agrees)
+        monkeypatch.setattr(Image.Image, "resize", resize)
+        rgb = scene(300, 200)
+        assert np.array_equal(reference.sample_nearest(Image.fromarray(rgb), 64), reference.sample_nearest(rgb, 64))
+        monkeypatch.setattr(reference, "_pillow_agrees", lambda source, target: True)
+        with pytest.raises(AssertionError, match="Pillow was asked"):
+            reference.sample_nearest(Image.fromarray(rgb), 64)
+
+    def test_pillow_is_held_to_the_index(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        agrees = reference._pillow_agrees.__wrapped__
+        assert agrees(300, 256) is agrees(1, 256) is agrees(5_000, 256) is True
+        other = reference.nearest_index(300, 256).copy()
+        other[77] += 1
+        monkeypatch.setattr(reference, "nearest_index", lambda source, target: other)
+        assert agrees(300, 256) is False
+
 
 SIZES = [
     *[(1, 1), (1, 300), (300, 1), (2, 3), (256, 256), (256, 100), (100, 256), (255, 257), (270, 180), (1_280, 960)],
@@ -208,9 +230,33 @@ class TestComposite:
         monkeypatch.setattr(reference, "BAND_PIXELS", band)
         assert np.array_equal(reference.composite(image, mask, "se", options, b"x"), whole)
 
+    @pytest.mark.parametrize(
+        ("levels", "converted"), [((0, 255), 4), ((0,), 4), ((255,), 4), ((0, 254), 0), ((1, 255), 0), ((0, 9, 255), 0)]
+    )
+    def test_a_mask_of_two_levels_is_pasted_as_1_bit_in_bands(
+        self, levels: tuple[int, ...], converted: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        modes: list[str] = []
+
+        def convert(image: Image.Image, mode: str, **more: Any) -> Image.Image:
+            modes.append(mode)
+            assert more == {"dither": Image.Dither.NONE}
+            return real(image, mode, **more)
+
+        real = Image.Image.convert
+        monkeypatch.setattr(Image.Image, "convert", convert)
+        monkeypatch.setattr(reference, "BAND_PIXELS", 70 * 15 + 69)  # bands of 15, 15, 15 and 5 rows
+        mask = np.resize(np.array(levels, np.uint8), (50, 70))
+        reference.composite(Image.fromarray(scene(70, 50)), mask, "se", MaskOptions(), b"x")
+        assert modes == ["1"] * converted
+        monkeypatch.setattr(reference, "BAND_PIXELS", 1)
+        reference.composite(Image.fromarray(scene(70, 50)), mask, "se", MaskOptions(), b"x")
+        assert modes == ["1"] * (converted + 50 * bool(converted)), "a band has at least one row"
+
     def test_a_mask_of_another_size_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="the mask is"):
-            reference.composite(Image.fromarray(scene()), random_map(2), "se", MaskOptions(), b"x")
+        for shape in ((80, 119), (80, 121), (79, 120), (81, 120), (120, 80)):
+            with pytest.raises(ValueError, match=r"the image \(height, width\) \(80, 120\)"):
+                reference.composite(Image.fromarray(scene()), np.zeros(shape, np.uint8), "se", MaskOptions(), b"x")
 
 
 def philox4x64(counter: list[int], key: list[int]) -> list[int]:
