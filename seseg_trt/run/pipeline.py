@@ -237,7 +237,7 @@ class Pipeline(Generic[Job]):
                 continue
 
     def _read(self) -> None:
-        first = self._queues[0] if self._stages else self._finished
+        first = self._queues[0]  # without stages that of what is finished
         try:
             for job in self._source:
                 self._put(self._finished if self._is_over(job) else first, job)
