@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("cosmic_ray", reason="the [mutation] extra is not installed")
 
-from tests.soak.mutants import ROOMS, ROOT, Mutant, draw, is_killed, mirrored
+from tests.soak.mutants import ROOMS, ROOT, Mutant, draw, harmless, is_killed, mirrored
 
 
 def test_a_seed_draws_the_same_mutants_of_the_rooms() -> None:
@@ -30,3 +30,12 @@ def test_a_mutant_that_the_tests_notice_is_killed_and_the_file_is_as_before(tmp_
     assert is_killed(Mutant(path, "core/ReplaceBinaryOperator_Add_Mul", 0), tmp_path) == (True, "return x + 1  ->  return x * 1")
     assert is_killed(Mutant(path, "core/ReplaceBinaryOperator_Add_Mul", 1), tmp_path)[0] is False
     assert (package / "host.py").read_text() == text
+
+
+def test_the_harmless_mutants_are_named_of_code_that_is_there() -> None:
+    pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    assert len(harmless()) > 100
+    for (file, change), reason in harmless().items():
+        before, arrow, after = change.partition("  ->  ")
+        assert arrow and before != after and reason
+        assert before in map(str.strip, (ROOT / file).read_text(encoding="utf-8").splitlines()), f"{file}: {before}"
