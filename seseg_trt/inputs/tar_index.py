@@ -104,6 +104,8 @@ class _Reader:
         except tarfile.ReadError as error:
             return self._no_archive(error)
         with opened as tar:
+            if tar.firstmember is None:  # type: ignore[attr-defined]  # Python 3.10's tarfile raises where there is no entry to come next
+                return self._check_end(tar.offset)
             last = -1
             try:
                 while (info := tar.next()) is not None:

@@ -133,9 +133,11 @@ def test_a_network_that_loses_a_map_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("threshold", [None, 40])
-@pytest.mark.parametrize("measure", [None, "stats", "rle", "".join(("r", "le"))])
+@pytest.mark.parametrize("measure", [None, "stats", "rle"])
 @pytest.mark.parametrize("outputs", [(), ("se",), ("mask", "nse")])
 def test_outputs_and_measurements_are_those_asked_for(outputs: Any, measure: Any, threshold: int | None) -> None:
+    if measure == "rle":
+        pytest.importorskip("pycocotools.mask")
     masks = MaskOptions(outputs, (1, 2, 3), threshold)
     one, image = frame(), Image.fromarray(scene(40, 30))
     opacity = host.resize_map(one.confidence, 40, 30)
