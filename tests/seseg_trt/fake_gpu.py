@@ -81,7 +81,9 @@ class Gpu:
         self._graveyard = [*getattr(self, "_graveyard", []), block]
 
     def check(self, address: int, size: int) -> None:
-        fits = any(start <= address and address + size <= start + b.size for start, b in self.blocks.items())
+        fits = any(
+            start <= address and address + size <= start + b.size for start, b in self.blocks.copy().items()
+        )  # a collection may free one meanwhile
         assert fits, f"{size} bytes at {address:#x} are not allocated"
 
     def enqueue(self, stream: int, work: Callable[[], None]) -> None:
